@@ -1,0 +1,283 @@
+"""The canonical portfolio: one document that the planner reads, with the keys of its binary inputs.
+
+Its form does not depend on the order in which anything was given: deals, layers, groups, members and outwards
+contracts are sorted when a model is made, and `to_json` writes canonical JSON. So the same portfolio has the same key,
+from CSV or Parquet, whatever the order of the rows. A `Portfolio` that exists is sound: ids are unique, references
+lead somewhere, no group contains itself, no deal is counted twice and every deal is part of the top group.
+"""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from riskmill.checks import (
+    COVERED_GROUPS,
+    CURRENCIES,
+    MAX_ID,
+    MAX_TEXT,
+    Fault,
+    Members,
+    contract_group_problem,
+    graph_faults,
+    reached_from,
+    shown,
+    terms_problems,
+    text_problem,
+)
+from riskmill.errors import PortfolioInvalid
+from riskmill.jobs import canonical, content_key
+from riskmill.terms import Share, Terms
+
+#: Version of the document; a document of another one is refused.
+FORMAT: Literal[1] = 1
+
+MAX_TRIALS = 10_000_000
+MAX_SEED = 2**63 - 1
+MAX_PRIORITY = 1_000_000
+
+
+def _id(text: str) -> str:
+    if (problem := text_problem(text, MAX_ID)) is not None:
+        raise PydanticCustomError(
+            "riskmill_id",
+            "{problem}",
+            {"problem": problem, "allowed": f"1 to {MAX_ID} printable characters without spaces around them"},
+        )
+    return text
+
+
+def _name(text: str) -> str:
+    if (problem := text_problem(text, MAX_TEXT)) is not None:
+        raise PydanticCustomError(
+            "riskmill_name",
+            "{problem}",
+            {"problem": problem, "allowed": f"1 to {MAX_TEXT} printable characters without spaces around them"},
+        )
+    return text
+
+
+def _currency(code: str) -> str:
+    if code not in CURRENCIES:
+        raise PydanticCustomError(
+            "riskmill_currency",
+            "{value} is not a currency code",
+            {"value": shown(code), "allowed": "a code of ISO 4217 such as USD"},
+        )
+    return code
+
+
+#: An id as it stands in tables, results and messages: 1 to 64 printable characters.
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(_id)]
+#: A name: 1 to 200 printable characters.
+Name = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_name)]
+#: A currency code of ISO 4217.
+Currency = Annotated[str, Field(min_length=3, max_length=3), AfterValidator(_currency)]
+#: Content key of an input object.
+Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Layer(_Frozen):
+    """One layer of a deal: the atomic priced unit."""
+
+    layer_id: Id
+    terms: Terms
+
+
+def _by_layer_id(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    return tuple(sorted(layers, key=lambda layer: layer.layer_id))
+
+
+class Deal(_Frozen):
+    """One contract as underwritten. All its layers share one subject loss, the ELT object `elt`."""
+
+    deal_id: Id
+    cedant: Name
+    business_unit: Name
+    inception: date
+    expiry: date
+    currency: Currency
+    #: part of the premium, 0 to 1
+    brokerage: Share = 0.0
+    #: content key of the ELT object (arrays: event int32 sorted and unique, mean float64, and where given
+    #: sd_independent, sd_correlated, exposure float64)
+    elt: Key
+    layers: Annotated[tuple[Layer, ...], Field(min_length=1), AfterValidator(_by_layer_id)]
+
+
+def _sorted_ids(ids: tuple[Id, ...]) -> tuple[Id, ...]:
+    return tuple(sorted(ids))
+
+
+class Group(_Frozen):
+    """A named set of deals and of other groups."""
+
+    group_id: Id
+    name: Name
+    deals: Annotated[tuple[Id, ...], AfterValidator(_sorted_ids)] = ()
+    groups: Annotated[tuple[Id, ...], AfterValidator(_sorted_ids)] = ()
+
+
+class Outwards(_Frozen):
+    """One outwards (retrocession) contract. `terms.participation` is the share that is placed."""
+
+    contract_id: Id
+    name: Name
+    #: the group whose losses it covers
+    group_id: Id
+    #: inuring order within the group: its subject is net of contracts of a lower priority
+    priority: Annotated[int, Field(ge=1, le=MAX_PRIORITY)]
+    terms: Terms
+
+
+def _by_deal_id(deals: tuple[Deal, ...]) -> tuple[Deal, ...]:
+    return tuple(sorted(deals, key=lambda deal: deal.deal_id))
+
+
+def _by_group_id(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    return tuple(sorted(groups, key=lambda group: group.group_id))
+
+
+def _in_inuring_order(contracts: tuple[Outwards, ...]) -> tuple[Outwards, ...]:
+    return tuple(sorted(contracts, key=lambda contract: (contract.group_id, contract.priority, contract.contract_id)))
+
+
+class Portfolio(_Frozen):
+    """A whole portfolio, sorted and sound. Amounts are in `currency`."""
+
+    format: Literal[1] = FORMAT
+    name: Name
+    description: Annotated[str, Field(max_length=10_000)] = ""
+    currency: Currency
+    as_at: date
+    #: simulated contract years
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    #: id of the top group; every deal is reached from it
+    group: Id
+    #: content key of the event catalogue object (arrays: event int32 sorted, rate float64, peril int32, and for each
+    #: peril frequency int32, variance_to_mean float64, season float64 [n, 12], and peril_names uint8)
+    catalogue: Key
+    #: sorted by deal_id
+    deals: Annotated[tuple[Deal, ...], Field(min_length=1), AfterValidator(_by_deal_id)]
+    #: sorted by group_id
+    groups: Annotated[tuple[Group, ...], Field(min_length=1), AfterValidator(_by_group_id)]
+    #: sorted by group_id, priority, contract_id
+    outwards: Annotated[tuple[Outwards, ...], AfterValidator(_in_inuring_order)] = ()
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        faults = list(_soundness_faults(self))
+        if faults:
+            raise ValidationError.from_exception_data(
+                "Portfolio",
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(
+                            "riskmill_portfolio", "{problem}", {"problem": problem, "allowed": allowed}
+                        ),
+                        loc=loc,
+                        input=None,
+                    )
+                    for loc, problem, allowed in faults
+                ],
+            )
+        return self
+
+    def to_json(self) -> bytes:
+        """Return the portfolio as canonical JSON: equal portfolios give equal bytes."""
+        return canonical(self.model_dump(mode="json"))
+
+    @property
+    def key(self) -> str:
+        """The content key (32 hex digits) of this portfolio's canonical JSON. Computed at each call."""
+        return content_key(self.to_json())
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read a canonical document. Raises PortfolioInvalid, with every fault, for one that is not sound."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise PortfolioInvalid([str(fault) for fault in faults_of(error, "portfolio")]) from error
+
+
+type _Loc = tuple[str | int, ...]
+
+
+def _soundness_faults(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
+    """Yield (place in the document, problem, what is allowed) for whatever no single field can tell."""
+    deals: dict[str, int] = {}
+    layers: set[str] = set()
+    for at, deal in enumerate(portfolio.deals):
+        here: _Loc = ("deals", at)
+        if deals.setdefault(deal.deal_id, at) != at:
+            yield (*here, "deal_id"), f"{shown(deal.deal_id)} stands twice", "each id once"
+        if deal.currency != portfolio.currency:
+            yield (*here, "currency"), wrong_currency(deal.currency, portfolio.currency), portfolio.currency
+        if deal.expiry < deal.inception:
+            yield (*here, "expiry"), expiry_before_inception(deal), "the day of inception or later"
+        for number, layer in enumerate(deal.layers):
+            if layer.layer_id in layers:
+                yield (*here, "layers", number, "layer_id"), f"{shown(layer.layer_id)} stands twice", "each id once"
+            layers.add(layer.layer_id)
+            for field, problem, allowed in terms_problems(layer.terms):
+                yield (*here, "layers", number, "terms", field), problem, allowed
+    groups: dict[str, int] = {}
+    for at, group in enumerate(portfolio.groups):
+        if groups.setdefault(group.group_id, at) != at:
+            yield ("groups", at, "group_id"), f"{shown(group.group_id)} stands twice", "each id once"
+        if not group.deals and not group.groups:
+            yield ("groups", at), f"group {shown(group.group_id)} has no member", "at least one deal or group"
+    members = {group.group_id: Members(group.deals, group.groups) for group in portfolio.groups}
+    for fault in graph_faults(portfolio.group, members, deals):
+        place = fault.place
+        match place.kind:
+            case "top":
+                yield ("group",), fault.problem, fault.allowed
+            case "deal":
+                yield ("deals", deals[place.member]), fault.problem, fault.allowed
+            case "member":
+                yield ("groups", groups[place.group], f"{place.member_type}s"), fault.problem, fault.allowed
+    contracts: set[str] = set()
+    below_top = reached_from(portfolio.group, members)
+    for at, contract in enumerate(portfolio.outwards):
+        here = ("outwards", at)
+        if contract.contract_id in contracts:
+            yield (*here, "contract_id"), f"{shown(contract.contract_id)} stands twice", "each id once"
+        contracts.add(contract.contract_id)
+        astray = contract_group_problem(contract.group_id, portfolio.group, members, below_top)
+        if astray is not None:
+            yield (*here, "group_id"), astray, COVERED_GROUPS
+        for field, problem, allowed in terms_problems(contract.terms):
+            yield (*here, "terms", field), problem, allowed
+
+
+def expiry_before_inception(deal: Deal) -> str:
+    """Return what is wrong with a deal that ends before it begins."""
+    return f"{deal.expiry} is before the inception {deal.inception}"
+
+
+def wrong_currency(currency: str, wanted: str) -> str:
+    """Return what is wrong with a deal in another currency than the portfolio's."""
+    return f"{shown(currency)} is not the portfolio's currency {shown(wanted)}"
+
+
+#: pydantic's wording of errors that a person without Python can make little of
+_PLAIN = {"missing": "is missing", "extra_forbidden": "is not a known field"}
+
+
+def faults_of(error: ValidationError, file: str) -> Iterator[Fault]:
+    """Yield pydantic's errors as faults of a document, each with its place such as `deals[3].layers[0].layer_id`."""
+    for item in error.errors(include_url=False, include_input=False):
+        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).removeprefix(".")
+        context = item.get("ctx", {})
+        allowed = context.get("allowed")
+        problem = _PLAIN.get(item["type"], item["msg"])
+        yield Fault(file, None, place or None, problem, None if allowed is None else str(allowed))
