@@ -1,0 +1,90 @@
+"""Roll losses up: the sum of a group's children, and outwards (retro) contracts on a group's losses."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from riskmill.errors import ModelError
+from riskmill.models.contracts import event_order_recovery, occurrence_loss
+from riskmill.models.occurrences import check_yelt, check_yet, need, trial_starts
+from riskmill.models.pricing import LAYER_STATS
+from riskmill.models.registry import model
+from riskmill.outputs import Array, Arrays
+from riskmill.terms import Terms
+
+
+class RollUpParams(BaseModel):
+    """Parameters of roll_up: whether the children's own losses are kept beside their sum (for `allocate`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep_members: bool = False
+
+
+@model("roll_up", version=1, params=RollUpParams)
+def roll_up(params: RollUpParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
+    """Return the sum of the children's YELTs, all of one block.
+
+    Inputs: YELTs (row, loss). Output: row int32 (sorted), loss float64 (above 0 only), summed in the order of the
+    inputs. With keep_members (children are outputs of price_deal) also their losses one after the other:
+    member_offsets int64 [n + 1] into member_row int32 and member_loss float32; layer_offsets int64 [n + 1] into
+    layer_stats float64 [layers, len(LAYER_STATS)]. Raises ModelError for a child that is not a YELT.
+    """
+    for child in inputs:
+        check_yelt(child)
+    total = np.zeros(max((int(child["row"][-1]) + 1 for child in inputs if child["row"].size), default=0))
+    for child in inputs:
+        # Rows of a child are unique, so a plain indexed sum counts each once.
+        total[child["row"]] += child["loss"]
+    row = np.flatnonzero(total > 0)
+    output: dict[str, Array] = {"row": row.astype(np.int32), "loss": total[row]}
+    if params.keep_members:
+        for child in inputs:
+            need(child, "member of a group", "layer_stats")
+        output["member_offsets"] = _offsets([child["row"].size for child in inputs])
+        output["member_row"] = _joined([child["row"] for child in inputs], np.empty(0, np.int32))
+        output["member_loss"] = _joined([child["loss"] for child in inputs], np.empty(0, np.float32))
+        output["layer_offsets"] = _offsets([child["layer_stats"].shape[0] for child in inputs])
+        output["layer_stats"] = _joined(
+            [child["layer_stats"] for child in inputs], np.empty((0, len(LAYER_STATS)), np.float64)
+        )
+    return output
+
+
+def _offsets(sizes: Sequence[int]) -> Array:
+    return np.cumsum([0, *sizes], dtype=np.int64)
+
+
+def _joined(arrays: Sequence[Array], empty: Array) -> Array:
+    return np.concatenate([empty, *arrays]).astype(empty.dtype, copy=False)
+
+
+class ApplyRetroParams(BaseModel):
+    """Parameters of apply_retro: the contract's terms; its participation is the share placed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    terms: Terms
+
+
+@model("apply_retro", version=1, params=ApplyRetroParams)
+def apply_retro(params: ApplyRetroParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
+    """Return a group's losses net of one outwards contract, on one block.
+
+    Inputs: [subject YELT, YET]. Output: row int32 (the subject's), loss float64 (net: subject - ceded, not below 0)
+    and ceded float64, on the same rows. Recoveries fall to occurrences in the order of events.
+    Raises ModelError when the subject is not a YELT of this YET.
+    """
+    if len(inputs) != 2:
+        raise ModelError(f"apply_retro takes a subject and a YET; it was given {len(inputs)} input(s)")
+    yet = check_yet(inputs[1])
+    subject = check_yelt(inputs[0], yet["trial"].size)
+    row, loss = subject["row"].astype(np.int32, copy=False), subject["loss"].astype(np.float64, copy=False)
+    # Only occurrences that reach the contract take part in its aggregate terms.
+    occurrence = occurrence_loss(params.terms, loss)
+    hit = np.flatnonzero(occurrence > 0)
+    recovery, _ = event_order_recovery(params.terms, occurrence[hit], trial_starts(yet["trial"][row[hit]]))
+    ceded = np.zeros(loss.size)
+    ceded[hit] = np.minimum(recovery * params.terms.participation, loss[hit])
+    return {"row": row.copy(), "loss": loss - ceded, "ceded": ceded}
