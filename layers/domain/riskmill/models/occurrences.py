@@ -50,7 +50,7 @@ class YetIndex:
         if self.slot_of_event.size:
             slots: I64 = self.slot_of_event[np.minimum(events, self.slot_of_event.size - 1)].astype(np.int64)
             return slots
-        slots = np.searchsorted(self.events, events)
+        slots = np.searchsorted(self.events, events).astype(np.int64)
         absent = self.events[np.minimum(slots, self.events.size - 1)] != events
         slots[absent] = self.events.size
         return slots
@@ -159,7 +159,7 @@ def _check_yelt(yelt: Arrays) -> Arrays:
 
 
 def trial_starts(trial: I32) -> I64:
-    """Return where each trial begins in a sorted array of trials."""
+    """Return where each trial begins in a sorted array of trials (or any run of equal numbers)."""
     if not trial.size:
         return np.empty(0, np.int64)
     change = np.empty(trial.size, np.bool_)

@@ -75,12 +75,12 @@ def price_deal(params: PriceDealParams, inputs: Sequence[Arrays]) -> dict[str, A
     # Terms are applied to events, of which there are far fewer than occurrences.
     by_event = [occurrence_loss(terms, elt["mean"]) for terms in params.layers]
     row = _touched_rows(params.layers, by_event, slots, index, yet)
-    trial = yet["trial"][row]
-    starts = trial_starts(trial)
+    at = row.astype(np.intp)
+    starts = trial_starts(yet["trial"][at])
     # Every row here belongs to an event of the ELT, so what else the table holds is never read.
     position = np.empty(index.begin.size, np.int64)
     position[slots] = np.arange(slots.size)
-    event = position[index.slot_of_row[row]]
+    event = position[index.slot_of_row[at]]
     total = np.zeros(row.size)
     stats = np.zeros((len(params.layers), len(LAYER_STATS)))
     for number, (terms, losses) in enumerate(zip(params.layers, by_event, strict=True)):
@@ -124,11 +124,12 @@ def _touched_rows(layers: Sequence[Terms], by_event: list[F64], slots: Array, in
             found.append(row[(total > terms.aggregate_deductible * _SURELY_BELOW)[trial]])
         else:
             plain |= losses > 0
-    found.append(index.occurrences(slots[plain]))
+    if plain.any() or not found:
+        found.append(index.occurrences(slots[plain]))
     if len(found) == 1:
         return np.sort(found[0])
-    rows: I32 = np.unique(np.concatenate(found))
-    return rows
+    rows = np.sort(np.concatenate(found))
+    return rows[trial_starts(rows)]
 
 
 def price_figures(terms: Terms, stats: F64, brokerage: float) -> F64:
