@@ -63,7 +63,8 @@ class YetIndex:
         end = np.cumsum(count)
         at = np.repeat(self.begin[slots] - (end - count), count)
         at += np.arange(at.size)
-        return self.rows[at]
+        rows: I32 = self.rows[at]
+        return rows
 
 
 def index_yet(yet: Arrays) -> YetIndex:
@@ -96,7 +97,7 @@ def need(arrays: Arrays, what: str, *names: str) -> None:
 
 def check_yet(yet: Arrays) -> Arrays:
     """Return the YET. Raises ModelError when it is not one."""
-    return yet.derive("occurrences.checked", _check_yet)
+    return yet.derive("occurrences.yet", _check_yet)
 
 
 def _check_yet(yet: Arrays) -> Arrays:
@@ -120,7 +121,7 @@ def trials_of(yet: Arrays) -> int:
 
 def check_elt(elt: Arrays) -> Arrays:
     """Return the ELT. Raises ModelError when events are not sorted and unique, or a mean loss is not a loss."""
-    return elt.derive("occurrences.checked", _check_elt)
+    return elt.derive("occurrences.elt", _check_elt)
 
 
 def _check_elt(elt: Arrays) -> Arrays:
@@ -139,7 +140,7 @@ def _check_elt(elt: Arrays) -> Arrays:
 
 def check_yelt(yelt: Arrays, rows: int | None = None) -> Arrays:
     """Return the YELT. Raises ModelError when rows are not sorted and unique within a YET of `rows` occurrences."""
-    yelt.derive("occurrences.checked", _check_yelt)
+    yelt.derive("occurrences.yelt", _check_yelt)
     row = yelt["row"]
     if rows is not None and row.size and row[-1] >= rows:
         raise ModelError(f"a year-event loss table names row {row[-1]} of a year-event table of {rows} rows")
