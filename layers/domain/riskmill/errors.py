@@ -44,3 +44,11 @@ class RunCancelled(RiskmillError):
 
 class TransientError(RiskmillError):
     """A throttle, a 503 or a network fault outlived the client's own retries. ASL retries it with backoff."""
+
+
+class AccessRefused(RiskmillError):
+    """AWS refused an action that the role should allow: a fault of the deployment, not of a job. Never retried."""
+
+
+class RunFailed(RiskmillError):
+    """A run ended without all of its results; the message names the jobs that failed."""

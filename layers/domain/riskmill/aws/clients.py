@@ -1,0 +1,78 @@
+"""Clients of AWS and Redis, made when first used and kept for the life of the process."""
+
+from functools import cache
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    ClientError,
+    ConnectionError,  # noqa: A004 - botocore's own name
+    HTTPClientError,
+)
+from redis import Redis
+from redis.cluster import RedisCluster
+
+from riskmill.errors import AccessRefused, RiskmillError, TransientError
+from riskmill.settings import Settings
+
+#: Cold S3 prefixes answer 503 SlowDown well below the documented ceiling, so clients slow themselves down from the
+#: start: https://docs.aws.amazon.com/boto3/latest/guide/retries.html#adaptive-retry-mode
+CONFIG = Config(
+    retries={"mode": "adaptive", "total_max_attempts": 8},
+    max_pool_connections=64,
+    connect_timeout=5,
+    read_timeout=60,
+)
+
+#: StartSyncExecution would otherwise go to a host of its own, which an endpoint such as the embedded cloud's has not.
+STEP_FUNCTIONS = CONFIG.merge(Config(inject_host_prefix=False))
+
+#: Codes that AWS gives for "slow down" and for its own faults, across services.
+TRANSIENT_CODES = frozenset(
+    {
+        "SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "InternalServerError", "RequestTimeout",
+        "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "TooManyRequestsException",
+        "ProvisionedThroughputExceededException", "RequestLimitExceeded", "LimitExceededException",
+        "RequestTimeTooSkewed", "500", "502", "503", "504", "429",
+    }
+)  # fmt: skip
+
+REFUSED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "403", "Forbidden", "UnauthorizedOperation"})
+
+
+@cache
+def client(service: str) -> Any:
+    """Return the client of a service (endpoint, region and credentials come from the environment, as for any tool)."""
+    return boto3.client(service, config=STEP_FUNCTIONS if service == "stepfunctions" else CONFIG)  # type: ignore[call-overload]
+
+
+@cache
+def redis_client(host: str, port: int, tls: bool, cluster: bool) -> Any:
+    """Return the client of the cache. Members are raw bytes."""
+    common: dict[str, Any] = {"host": host, "port": port, "ssl": tls, "socket_timeout": 30, "socket_connect_timeout": 5}
+    return RedisCluster(**common) if cluster else Redis(**common)
+
+
+def redis_of(settings: Settings) -> Any:
+    """Return the cache's client for these settings."""
+    return redis_client(settings.redis_host, settings.redis_port, settings.redis_tls, settings.redis_cluster)
+
+
+def code_of(error: ClientError) -> str:
+    """Return AWS's code of an error."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def translated(error: Exception, what: str) -> RiskmillError | None:
+    """Return our error for one of AWS's, or None if it is neither a passing fault nor a refusal."""
+    if isinstance(error, ClientError):
+        code = code_of(error)
+        if code in TRANSIENT_CODES:
+            return TransientError(f"{what}: {code}")
+        if code in REFUSED_CODES:
+            return AccessRefused(f"{what}: {error}")
+        return None
+    if isinstance(error, ConnectionError | HTTPClientError):
+        return TransientError(f"{what}: {error}")
+    return None

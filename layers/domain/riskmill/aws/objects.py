@@ -1,0 +1,203 @@
+"""Objects in the data bucket: a run's files, and outputs that are written once and held in memory while in use."""
+
+import json
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from riskmill.aws.clients import client, code_of, translated
+from riskmill.errors import MissingInput, TransientError
+from riskmill.jobs import object_name
+from riskmill.outputs import Arrays, decode
+
+#: Reads and writes under way at once from one worker: enough to hide S3's latency (tens of ms) behind the models.
+CONCURRENCY = 16
+
+#: 409 ConditionalRequestConflict: another writer of the same key is at work; AWS says to try again.
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+CONFLICT_TRIES = 6
+
+#: An output found there (412) with less than this left of its S3 lifecycle is written again, so that it does not
+#: vanish under the run that relies on it.
+LIFECYCLE_MARGIN_SECONDS = 3 * 86_400
+
+SECONDS_A_DAY = 86_400
+
+
+@contextmanager
+def _translating(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        ours = translated(error, what)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+class Bucket:
+    """The data bucket, by object name. Raises TransientError and AccessRefused; KeyError for what is not there."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._s3 = client("s3")
+
+    def get(self, name: str, *, start: int | None = None, end: int | None = None) -> bytes:
+        """Return an object's bytes, or bytes [start, end) of it."""
+        extra = {} if start is None or end is None else {"Range": f"bytes={start}-{end - 1}"}
+        with _translating(f"GET {name}"):
+            try:
+                return bytes(self._s3.get_object(Bucket=self.name, Key=name, **extra)["Body"].read())
+            except ClientError as error:
+                if code_of(error) in ("NoSuchKey", "404"):
+                    raise KeyError(name) from error
+                raise
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write an object, over what is there."""
+        with _translating(f"PUT {name}"):
+            self._s3.put_object(Bucket=self.name, Key=name, Body=data)
+
+    def put_new(self, name: str, data: bytes) -> bool:
+        """Write an object unless it is there; tell whether it was written."""
+        with _translating(f"PUT {name}"):
+            for attempt in range(CONFLICT_TRIES):
+                try:
+                    self._s3.put_object(Bucket=self.name, Key=name, Body=data, IfNoneMatch="*")
+                except ClientError as error:
+                    if code_of(error) in ("PreconditionFailed", "412"):
+                        return False
+                    if code_of(error) not in ("ConditionalRequestConflict", "409"):
+                        raise
+                    time.sleep(0.05 * 2**attempt)
+                else:
+                    return True
+        raise TransientError(f"PUT {name}: still in conflict with another writer after {CONFLICT_TRIES} tries")
+
+    def age(self, name: str) -> float | None:
+        """Return the seconds since an object was written, or None if it is not there."""
+        with _translating(f"HEAD {name}"):
+            try:
+                answer = self._s3.head_object(Bucket=self.name, Key=name)
+            except ClientError as error:
+                if code_of(error) in ("NoSuchKey", "404", "NotFound"):
+                    return None
+                raise
+        return float(time.time() - answer["LastModified"].timestamp())
+
+    def names(self, prefix: str) -> Iterator[str]:
+        """Yield the names below a prefix, in order."""
+        with _translating(f"LIST {prefix}"):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+                for entry in page.get("Contents", []):
+                    yield entry["Key"]
+
+    def get_json(self, name: str) -> Any:
+        """Return a JSON object."""
+        return json.loads(self.get(name))
+
+    def put_json(self, name: str, value: Any) -> None:
+        """Write a JSON object."""
+        self.put(name, json.dumps(value, separators=(",", ":"), allow_nan=False).encode())
+
+    def get_many(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield many objects in the order asked for, fetched side by side."""
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            yield from pool.map(self.get, names)
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Return those of these objects that are not there: one HEAD each, side by side."""
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            ages = pool.map(self.age, names)
+            return [name for name, age in zip(names, ages, strict=True) if age is None]
+
+
+class Outputs:
+    """Inputs and outputs by reference, with the last ones used held in memory. One instance lives as long as a worker.
+
+    `requeue` is called with the names of outputs that were there already, since no event will index them again.
+    """
+
+    def __init__(self, bucket: Bucket, *, memory_bytes: int, lifecycle_days: int, requeue: Callable[[Sequence[str]], None]) -> None:
+        self._bucket = bucket
+        self._memory_bytes = memory_bytes
+        self._lifecycle_seconds = lifecycle_days * SECONDS_A_DAY
+        self._requeue = requeue
+        self._held: OrderedDict[str, Arrays] = OrderedDict()
+        self._held_bytes = 0
+        self._expected: deque[str] = deque()
+        self._fetching: dict[str, Future[Arrays]] = {}
+        self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="s3")
+        self._writing = threading.Semaphore(2 * CONCURRENCY)
+
+    def expect(self, refs: Sequence[str]) -> None:
+        """Begin to fetch these objects in order; only a few are fetched ahead of the reader."""
+        self._expected = deque(ref for ref in refs if ref not in self._held)
+        self._fetching.clear()
+        self._fetch_ahead()
+
+    def read(self, ref: str) -> Arrays:
+        """Return an object, from memory if it is there. Raises MissingInput."""
+        arrays = self._held.get(ref)
+        if arrays is not None:
+            self._held.move_to_end(ref)
+            return arrays
+        future = self._fetching.pop(ref, None)
+        arrays = future.result() if future else self._fetch(ref)
+        self._fetch_ahead()
+        self.keep(ref, arrays)
+        return arrays
+
+    def keep(self, ref: str, arrays: Arrays) -> None:
+        """Hold an object in memory, and let the longest unused ones go."""
+        if ref not in self._held:
+            self._held_bytes += arrays.nbytes
+        self._held[ref] = arrays
+        while self._held_bytes > self._memory_bytes and len(self._held) > 1:
+            _, dropped = self._held.popitem(last=False)
+            self._held_bytes -= dropped.nbytes
+
+    def write(self, ref: str, data: bytes) -> Future[bool]:
+        """Write an output once, in the background; the future tells whether it was new."""
+        self._writing.acquire()  # bounds the bytes that wait to be written
+        future = self._pool.submit(self._write, object_name(ref), data)
+        future.add_done_callback(lambda _: self._writing.release())
+        return future
+
+    def exists(self, ref: str) -> bool:
+        """Tell whether an output is there."""
+        return self._bucket.age(object_name(ref)) is not None
+
+    def _fetch(self, ref: str) -> Arrays:
+        try:
+            return decode(self._bucket.get(object_name(ref)))
+        except KeyError as error:
+            raise MissingInput(ref) from error
+
+    def _fetch_ahead(self) -> None:
+        while self._expected and len(self._fetching) < CONCURRENCY:
+            ref = self._expected.popleft()
+            if ref not in self._held and ref not in self._fetching:
+                self._fetching[ref] = self._pool.submit(self._fetch, ref)
+
+    def _write(self, name: str, data: bytes) -> bool:
+        if self._bucket.put_new(name, data):
+            return True
+        age = self._bucket.age(name)
+        if age is None or age > self._lifecycle_seconds - LIFECYCLE_MARGIN_SECONDS:
+            self._bucket.put(name, data)
+            return True
+        self._requeue([name])
+        return False
+
+
+
+
+def ignore(_: Iterable[str]) -> None:
+    """Requeue nothing: for stores whose writer indexes what it wrote itself."""

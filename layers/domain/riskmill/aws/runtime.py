@@ -1,0 +1,13 @@
+"""What a handler starts from: the steps of this deployment, made at the first call and kept."""
+
+import os
+from functools import cache
+
+from riskmill.aws.steps import Steps
+from riskmill.settings import Settings
+
+
+@cache
+def steps() -> Steps:
+    """Return the steps with the environment's settings, read once."""
+    return Steps(Settings.from_environment(os.environ))

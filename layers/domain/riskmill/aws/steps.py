@@ -1,0 +1,397 @@
+"""The steps of a Risk Rollup: each reads what a pure function needs, calls it, and writes what it says.
+
+A step may run twice (Step Functions retries it): each one overwrites its own files with the same content, and what it
+adds to the cache or the control table is a set, a maximum or a count that the batch's manifest makes idempotent.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riskmill.aws.clients import redis_of
+from riskmill.aws.control import ControlTable
+from riskmill.aws.index import OutputIndex
+from riskmill.aws.objects import Bucket, Outputs
+from riskmill.aws.queues import send_all
+from riskmill.compute import Limits
+from riskmill.compute import run_batch as run_jobs
+from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled
+from riskmill.graph import JobGraph
+from riskmill.index_events import names_message, read_index_messages
+from riskmill.jobs import Job, object_name
+from riskmill.outputs import Arrays, decode, encode
+from riskmill.planner import PlanSettings, estimate_seconds, frontier, plan_waves, prune, wave_files
+from riskmill.portfolio import Portfolio
+from riskmill.publish import RunFacts, result_tables, summarise
+from riskmill.rollup_graph import rollup_graph
+from riskmill.run_files import (
+    checked_run_id,
+    errors_file,
+    graph_file,
+    manifest_folder,
+    portfolio_file,
+    result_file,
+    status_file,
+    unfinished_file,
+    wave_file,
+)
+from riskmill.settings import Settings
+from riskmill.settle import AVAILABLE, JobStatus, Manifest, settle, unaccounted
+
+#: Names in an error message; the whole list is in the run's files.
+NAMED = 10
+
+
+class Steps:
+    """The steps with this deployment's resources. One instance lives as long as a function's environment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.bucket = Bucket(settings.bucket)
+        self.control = ControlTable(settings.control_table)
+
+    @property
+    def index(self) -> OutputIndex:
+        """The cache of this deployment."""
+        return OutputIndex(redis_of(self.settings))
+
+    # ---- planning
+
+    def build_graph(self, run_id: str, portfolio: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Load the portfolio, build its job graph and note the run. Raises PortfolioInvalid."""
+        checked_run_id(run_id)
+        loaded = self._portfolio(portfolio)
+        graph = rollup_graph(loaded)
+        self.bucket.put(graph_file(run_id), graph.to_bytes())
+        self.control.begin_run(
+            run_id, portfolio=portfolio, name=loaded.name, jobs=len(graph), options=dict(options), trials=loaded.trials
+        )
+        return {"jobs": len(graph)}
+
+    def look_up(self, run_id: str) -> dict[str, Any]:
+        """Look every key of the graph up in the cache."""
+        graph = self._graph(run_id)
+        cached = self.index.look_up(graph.keys, run_id)
+        status = np.where(cached, JobStatus.CACHED, JobStatus.UNKNOWN).astype(np.uint8)
+        self._put_status(run_id, 0, status)
+        return {"cached": int(np.count_nonzero(cached))}
+
+    def plan(self, run_id: str, round_number: int) -> dict[str, Any]:
+        """Prune, level and batch what must run, and write one file a wave. Returns counts only."""
+        graph = self._graph(run_id)
+        status = self._status(run_id, round_number)
+        run = _to_run(graph, status)
+        settings = self._plan_settings(run_id, round_number)
+        seconds = estimate_seconds(graph, self.control.rates())
+        waves = plan_waves(graph, run, seconds, settings)
+        for number, wave in enumerate(waves):
+            items, jobs = wave_files(graph, wave, run_id=run_id, round_number=round_number)
+            self.bucket.put(str(items[0]["object"]), jobs)
+            self.bucket.put_json(wave_file(run_id, round_number, number), items)
+        counts = [
+            {"jobs": sum(len(b.jobs) for b in w), "batches": len(w), "seconds": round(sum(b.seconds for b in w), 3)}
+            for w in waves
+        ]
+        jobs_to_run = int(np.count_nonzero(run))
+        facts: dict[str, Any] = {"phase": "running", "round": round_number, f"waves_r{round_number}": counts}
+        facts["demand"] = max((wave["batches"] for wave in counts), default=0)
+        if round_number == 0:
+            facts |= {"cached": int(np.count_nonzero(status == JobStatus.CACHED)), "to_run": jobs_to_run}
+        self.control.update_run(run_id, **facts)
+        return {"round": round_number, "waves": len(waves), "jobs": jobs_to_run}
+
+    def _plan_settings(self, run_id: str, round_number: int) -> PlanSettings:
+        """Each further round plans smaller batches, so that a job which kills its worker ends up alone."""
+        options = self.control.run(run_id).get("options", {})
+        whole = PlanSettings(
+            parallelism=int(options.get("parallelism", self.settings.parallelism)),
+            max_batch_seconds=float(options.get("max_batch_seconds", self.settings.max_batch_seconds)),
+        )
+        return PlanSettings(
+            parallelism=whole.parallelism * 8**round_number,
+            max_batch_seconds=whole.max_batch_seconds,
+            min_batch_seconds=whole.min_batch_seconds / 8**round_number,
+            max_batch_jobs=max(1, whole.max_batch_jobs // 8**round_number),
+        )
+
+    # ---- computing
+
+    def run_batch(self, item: Mapping[str, Any], time_left: Callable[[], float], *, where: str) -> Manifest:
+        """Run one batch as a wave's file names it, and write its manifest. Raises RunCancelled, TransientError."""
+        run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
+        if self.control.is_cancelled(run_id):
+            raise RunCancelled(run_id)
+        facts = {name: item[name] for name in ("round", "wave", "jobs")} | {"where": where}
+        attempt = self.control.begin_batch(run_id, batch_id, **facts)
+        lines = self.bucket.get(item["object"], start=item["start"], end=item["end"]).splitlines()
+        jobs = [Job.from_dict(json.loads(line)) for line in lines]
+        limits = Limits(
+            time_left=time_left, clock=time.perf_counter, cancelled=lambda: self.control.is_cancelled(run_id)
+        )
+        manifest = Manifest(run_id, batch_id, attempt=attempt, where=where)
+        run_jobs(jobs, _outputs(self.settings), limits, manifest, check_first=attempt > 1)
+        self.bucket.put_json(f"{manifest_folder(run_id, item['round'])}{batch_id}.json", manifest.to_dict())
+        self.control.end_batch(
+            run_id,
+            batch_id,
+            done=len(manifest.done),
+            failed=len(manifest.failed),
+            missing=len(manifest.missing),
+            left=len(manifest.left),
+            seconds=round(manifest.seconds, 3),
+            model_seconds=round(sum(manifest.done.values()), 3),
+        )
+        return manifest
+
+    # ---- settling
+
+    def settle(self, run_id: str, round_number: int, *, suspect: bool = False) -> dict[str, Any]:
+        """Account for every job of a round, index what was made, and say what comes next.
+
+        `suspect`: an output that the cache promised was gone, so all of them that this run relies on are looked at.
+        """
+        graph = self._graph(run_id)
+        before = self._status(run_id, round_number)
+        run = _to_run(graph, before)
+        manifests = self._manifests(run_id, round_number)
+        lost = unaccounted(graph, before, run, manifests)
+        absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in lost]))
+        found = [job for job in lost if object_name(f"p:{graph.key(job)}") not in absent]
+        missing = {ref for manifest in manifests for ref in manifest.missing.values()}
+        vanished = self._vanished(graph, before, run) if suspect or missing else []
+        errors = {int(job): str(error) for job, error in self._errors(run_id).items()}
+        made = [bytes.fromhex(key) for manifest in manifests for key in manifest.done]
+        if made or found:
+            self.index.add([*made, *(graph.keys[job].tobytes() for job in found)])
+        result = settle(graph, before, run, manifests, found=found, vanished=vanished, errors=errors)
+        last = round_number + 1 >= self._max_rounds(run_id)
+        errors = dict(result.errors)
+        if result.remaining and last:
+            errors |= self._given_up(graph, result.status, set(lost) - set(found), missing)
+        self.bucket.put_json(errors_file(run_id), {str(job): error for job, error in errors.items()})
+        self._put_status(run_id, round_number + 1, result.status)
+        self._note(run_id, result.status, manifests)
+        outcome = "failed" if result.outcome == "replan" and last else result.outcome
+        return {"outcome": outcome, "round": round_number + 1, "remaining": result.remaining, "failed": len(errors)}
+
+    def _vanished(self, graph: JobGraph, status: NDArray[np.uint8], run: NDArray[np.bool_]) -> list[int]:
+        """Look at the whole cached frontier at once (each round would otherwise reveal one level), and un-index."""
+        status, looked_at, vanished = status.copy(), set[int](), list[int]()
+        while True:
+            jobs = [j for j in frontier(graph, run).tolist() if status[j] in AVAILABLE and j not in looked_at]
+            absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in jobs]))
+            gone = [job for job in jobs if object_name(f"p:{graph.key(job)}") in absent]
+            if not gone:
+                break
+            looked_at.update(jobs)
+            vanished.extend(gone)
+            status[gone] = JobStatus.UNKNOWN  # what they were made from is the frontier now
+            run = _to_run(graph, status)
+        if vanished:
+            self.index.remove(graph.keys[job].tobytes() for job in vanished)
+        return vanished
+
+    def _given_up(
+        self, graph: JobGraph, status: NDArray[np.uint8], lost: set[int], missing: set[str]
+    ) -> dict[int, str]:
+        """Return why what still had to run in the last round did not: named jobs, never a silent gap."""
+        reasons: dict[int, str] = {}
+        for job in np.flatnonzero(_to_run(graph, status)).tolist():
+            gone = [ref for ref in graph.refs_of(job) if ref in missing and ref[0] == "i"]
+            if gone:
+                reasons[job] = f"input {gone[0]} of the portfolio is not in the bucket: upload it again"
+            elif job in lost:
+                reasons[job] = "no attempt at this job ended: its worker was killed or ran out of time or memory"
+        return reasons
+
+    def _note(self, run_id: str, status: NDArray[np.uint8], manifests: Sequence[Manifest]) -> None:
+        measured: dict[str, tuple[float, float, float]] = {}
+        for manifest in manifests:
+            for name, (jobs, work, seconds) in manifest.rates.items():
+                before = measured.get(name, (0.0, 0.0, 0.0))
+                measured[name] = (before[0] + jobs, before[1] + work, before[2] + seconds)
+        self.control.add_rates(measured)
+        self.control.update_run(
+            run_id,
+            phase="settled",
+            computed=int(np.count_nonzero(status == JobStatus.DONE)),
+            failed=int(np.count_nonzero(status == JobStatus.FAILED)),
+            blocked=int(np.count_nonzero(status == JobStatus.BLOCKED)),
+        )
+
+    # ---- ending
+
+    def publish(self, run_id: str) -> dict[str, Any]:
+        """Write the run's results and mark it succeeded. Raises MissingInput when a cached result is gone."""
+        graph, run = self._graph(run_id), self.control.run(run_id)
+        targets = self._read_targets(graph)
+        portfolio = self._portfolio(run["portfolio"])
+        ended = time.time()
+        facts = self._facts(run, ended=ended, status="SUCCEEDED")
+        summary = summarise(portfolio, run["portfolio"], targets, facts)
+        for name, data in result_tables(summary).items():
+            self.bucket.put(result_file(run_id, name), data)
+        self.control.update_run(run_id, status="SUCCEEDED", phase="ended", ended=ended, demand=0)
+        return {"results": result_file(run_id, ""), "seconds": round(ended - float(run["started"]), 3)}
+
+    def _read_targets(self, graph: JobGraph) -> dict[str, Arrays]:
+        refs = [f"p:{graph.key(job)}" for job in graph.targets.tolist()]
+        try:
+            read = [decode(data) for data in self.bucket.get_many([object_name(ref) for ref in refs])]
+        except KeyError as error:
+            raise MissingInput(f"p:{str(error.args[0]).rpartition('/')[2]}") from error
+        return dict(zip(graph.target_names, read, strict=True))
+
+    def _facts(self, run: Mapping[str, Any], *, ended: float, status: str) -> RunFacts:
+        batches = self.control.batches(str(run["run_id"]))
+        where: dict[str, int] = {}
+        for batch in batches:
+            where[str(batch["where"])] = where.get(str(batch["where"]), 0) + int(batch.get("done", 0))
+        return RunFacts(
+            run_id=str(run["run_id"]),
+            status=status,
+            started=float(run["started"]),
+            seconds=round(ended - float(run["started"]), 3),
+            jobs=int(run["jobs"]),
+            cached=int(run.get("cached", 0)),
+            computed=int(run.get("computed", 0)),
+            failed=int(run.get("failed", 0)),
+            batches=len(batches),
+            rounds=int(run.get("round", 0)) + 1,
+            compute=where,
+        )
+
+    def finish_failed(self, run_id: str, error: str, cause: str) -> dict[str, Any]:
+        """Mark a run failed, with the jobs that failed named, and return the cause for the state machine to end with."""
+        failures = self.unfinished(run_id)
+        named = [f"{job['job']}: {job['error']}" for job in failures if job.get("error")]
+        message = "; ".join(named[:NAMED]) if named else f"{error}: {_readable(cause)}"
+        if len(named) > NAMED:
+            message += f" (+{len(named) - NAMED} more in {unfinished_file(run_id)})"
+        self.control.begin_run(run_id)  # a run that failed before it was noted is noted now
+        self.control.update_run(
+            run_id, status="FAILED", phase="ended", ended=time.time(), demand=0, error=message[:4_000]
+        )
+        return {"error": "JobsFailed" if named else error, "cause": message[:4_000]}
+
+    def unfinished(self, run_id: str) -> list[dict[str, str]]:
+        """List, and write down, every job that the run wanted and did not make, with what became of it."""
+        try:
+            graph = self._graph(run_id)
+        except KeyError:
+            return []
+        errors = {int(job): error for job, error in self._errors(run_id).items()}
+        status = self._latest_status(run_id, graph)
+        wanted = prune(graph, np.isin(status, AVAILABLE))
+        jobs = [
+            {"job": graph.label(job), "key": graph.key(job), "status": _word(status[job], job in errors)}
+            | ({"error": str(errors[job])} if job in errors else {})
+            for job in np.flatnonzero(wanted).tolist()
+        ]
+        self.bucket.put_json(unfinished_file(run_id), jobs)
+        return jobs
+
+    def _latest_status(self, run_id: str, graph: JobGraph) -> NDArray[np.uint8]:
+        """Return what is known of each job, with the manifests of a round that was not settled."""
+        rounds = [int(name.rpartition("/r")[2]) for name in self.bucket.names(f"runs/{run_id}/status/")]
+        if not rounds:
+            return np.zeros(len(graph), dtype=np.uint8)
+        before = self._status(run_id, max(rounds))
+        manifests = self._manifests(run_id, max(rounds))
+        return settle(graph, before, _to_run(graph, before), manifests).status
+
+    # ---- the cache
+
+    def index_outputs(self, records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
+        """Add the outputs that these queue messages name to the cache; answer with the messages to try again."""
+        batch = read_index_messages(records)
+        keys = [key for message in batch.keys.values() for key in message]
+        return batch.failures(self.index.add_some(keys) if keys else ())
+
+    # ---- files
+
+    def _portfolio(self, key: str) -> Portfolio:
+        try:
+            return Portfolio.from_json(self.bucket.get(portfolio_file(key)))
+        except KeyError as error:
+            raise PortfolioInvalid([f"portfolio {key} is not in bucket {self.bucket.name}: upload it first"]) from error
+
+    def _graph(self, run_id: str) -> JobGraph:
+        return JobGraph.from_bytes(self.bucket.get(graph_file(run_id)))
+
+    def _status(self, run_id: str, round_number: int) -> NDArray[np.uint8]:
+        return decode(self.bucket.get(status_file(run_id, round_number)))["status"]
+
+    def _put_status(self, run_id: str, round_number: int, status: NDArray[np.uint8]) -> None:
+        self.bucket.put(status_file(run_id, round_number), encode({"status": status}))
+
+    def _manifests(self, run_id: str, round_number: int) -> list[Manifest]:
+        names = list(self.bucket.names(manifest_folder(run_id, round_number)))
+        return [Manifest.from_dict(json.loads(data)) for data in self.bucket.get_many(names)]
+
+    def _errors(self, run_id: str) -> dict[str, str]:
+        try:
+            errors: dict[str, str] = self.bucket.get_json(errors_file(run_id))
+        except KeyError:
+            return {}
+        return errors
+
+    def _max_rounds(self, run_id: str) -> int:
+        return int(self.control.run(run_id).get("options", {}).get("max_rounds", self.settings.max_rounds))
+
+
+@cache
+def _outputs(settings: Settings) -> Outputs:
+    """Return this worker's outputs; shared inputs stay in memory from batch to batch."""
+
+    def requeue(names: Sequence[str]) -> None:
+        send_all(settings.index_queue_url, [names_message(names)])
+
+    return Outputs(
+        Bucket(settings.bucket),
+        memory_bytes=settings.memory_cache_bytes,
+        lifecycle_days=settings.lifecycle_days,
+        requeue=requeue,
+    )
+
+
+def _to_run(graph: JobGraph, status: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return the jobs that a round with this status runs: wanted, not there, and neither failed nor above a failure."""
+    run = prune(graph, np.isin(status, AVAILABLE))
+    run &= ~np.isin(status, (JobStatus.FAILED, JobStatus.BLOCKED))
+    return run
+
+
+def _word(status: int, has_error: bool) -> str:
+    if has_error:
+        return "failed"
+    return {JobStatus.FAILED: "failed", JobStatus.BLOCKED: "blocked by a failed input"}.get(
+        JobStatus(status), "not run"
+    )
+
+
+def _readable(cause: str) -> str:
+    """Return the message inside a Lambda error's JSON cause, or the cause itself."""
+    try:
+        content = json.loads(cause)
+    except ValueError:
+        return cause
+    if isinstance(content, dict):
+        if "errorMessage" in content:
+            return str(content["errorMessage"])
+        if "Cause" in content:  # a nested execution that failed
+            return _readable(str(content["Cause"]))
+    return cause
+
+
+def require(event: Mapping[str, Any], *names: str) -> list[Any]:
+    """Return these fields of an event. Raises RiskmillError naming the one that is missing."""
+    for name in names:
+        if name not in event:
+            raise RiskmillError(f"the event has no field {name!r}: {sorted(event)}")
+    return [event[name] for name in names]

@@ -1,0 +1,32 @@
+"""How keys are spread: 256 stable partitions by the first byte of the key, in S3 and in the cache alike."""
+
+from collections.abc import Iterable, Sequence
+
+from riskmill.jobs import KEY_BYTES
+
+PARTITIONS = 256
+
+
+def outputs_set(partition: int) -> str:
+    """Return the name of the cache's set of a partition. The braces are Redis Cluster's hash tag: one slot."""
+    return f"outputs:{{{partition:02x}}}"
+
+
+def plan_set(partition: int, run_id: str) -> str:
+    """Return the name of the set of a run's planned keys of a partition; it lives in the same slot as the outputs."""
+    return f"plan:{{{partition:02x}}}:{run_id}"
+
+
+def by_partition(keys: Iterable[bytes]) -> dict[int, list[bytes]]:
+    """Return 16-byte keys grouped by partition. Raises ValueError for a key of another length."""
+    partitions: dict[int, list[bytes]] = {}
+    for key in keys:
+        if len(key) != KEY_BYTES:
+            raise ValueError(f"a key has {KEY_BYTES} bytes, not {len(key)}: {key!r}")
+        partitions.setdefault(key[0], []).append(key)
+    return partitions
+
+
+def imbalance(counts: Sequence[int]) -> float:
+    """Return how much fuller the fullest partition is than the mean (1 = even)."""
+    return max(counts) * len(counts) / sum(counts) if sum(counts) else 1.0

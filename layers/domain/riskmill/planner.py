@@ -1,0 +1,236 @@
+"""The execution planner: which jobs must run, in which order, and in which batches.
+
+Everything here is a pure function of the graph, of which outputs exist, and of measured rates.
+
+1. `prune`: only what a wanted output needs and does not have runs; a job whose every consumer is cached does not run
+   even when its own output is gone.
+2. `estimate_seconds`: the work of each job times its model's measured rate.
+3. `plan_waves`: waves of batches. Every input of a job is made in an earlier wave, or earlier in the same batch: a
+   short chain (a bucket's deals, then their sum) stays in one batch, where its inputs are still in memory.
+
+All of it is linear in the number of jobs and edges.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from riskmill.graph import JobGraph
+
+#: Seconds per unit of work before anything was measured: (seconds per job, seconds per unit of work). Measured on one
+#: core of a 2-core x86 machine by benchmarks/rollup.py; the control table's measured rates replace them.
+DEFAULT_RATES: dict[str, float] = {
+    "simulate_years": 2e-6,
+    "price_deal": 1.2e-7,
+    "roll_up": 2e-3,
+    "apply_retro": 5e-7,
+    "measure": 1e-6,
+    "allocate": 1e-6,
+    "tabulate_deals": 1e-3,
+}
+
+#: Seconds that any job costs beside its model: reading inputs and writing the output.
+JOB_OVERHEAD_SECONDS = 0.008
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """How work is cut into batches."""
+
+    #: batches wanted at the same time
+    parallelism: int = 256
+    #: a batch is no longer than this (estimated), so that it fits Lambda's 15 minutes with a wide margin
+    max_batch_seconds: float = 60.0
+    #: work below this is not split further: a batch's own overhead would outweigh it
+    min_batch_seconds: float = 1.0
+    #: jobs in a batch, so that its jobs file and its manifest stay small
+    max_batch_jobs: int = 2_000
+
+
+@dataclass(slots=True)
+class Batch:
+    """Jobs that one worker runs in order."""
+
+    wave: int
+    jobs: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    #: where it runs; riskmill/compute decides what fits where
+    target: str = "lambda"
+
+
+def prune(graph: JobGraph, available: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which jobs must run (bool [n]), given whose outputs are available (bool [n])."""
+    wanted = bytearray(len(graph))
+    for target in graph.targets.tolist():
+        wanted[target] = 1
+    have = available.astype(np.uint8).tobytes()
+    offsets, inputs = graph.offsets.tolist(), graph.inputs.tolist()
+    for job in range(len(wanted) - 1, -1, -1):
+        if wanted[job]:
+            if have[job]:
+                wanted[job] = 0
+            else:
+                for i in inputs[offsets[job] : offsets[job + 1]]:
+                    if i >= 0:
+                        wanted[i] = 1
+    return np.frombuffer(wanted, dtype=np.bool_).copy()
+
+
+def frontier(graph: JobGraph, run: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return the jobs that do not run but whose outputs the running ones read, and the targets that do not run."""
+    edges = np.repeat(run, np.diff(graph.offsets))
+    read = graph.inputs[edges]
+    read = np.unique(np.concatenate([read[read >= 0], graph.targets]))
+    return read[~run[read]].astype(np.int32)
+
+
+def estimate_seconds(graph: JobGraph, rates: Mapping[str, float]) -> NDArray[np.float64]:
+    """Return estimated seconds of each job (float64 [n]); `rates` maps `model@version` to seconds per unit of work."""
+    per_spec = np.array(
+        [rates.get(f"{s.model}@{s.version}", DEFAULT_RATES.get(s.model, 1e-3)) for s in graph.specs], dtype=np.float64
+    )
+    return JOB_OVERHEAD_SECONDS + per_spec[graph.spec] * graph.work
+
+
+def _consumers(graph: JobGraph, run: NDArray[np.bool_]) -> tuple[list[int], list[int], NDArray[np.int64]]:
+    """Return (offsets, consumers) among running jobs, and how many running producers each job waits for."""
+    consumer = np.repeat(np.arange(len(graph), dtype=np.int32), np.diff(graph.offsets))
+    live = (graph.inputs >= 0) & run[consumer]
+    live[live] &= run[graph.inputs[live]]
+    producer, consumer = graph.inputs[live], consumer[live]
+    order = np.argsort(producer, kind="stable")
+    counts = np.bincount(producer, minlength=len(graph))
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    pending = np.bincount(consumer, minlength=len(graph))
+    return offsets.tolist(), consumer[order].tolist(), pending
+
+
+def _pack(
+    ready: list[int], wave: int, seconds: list[float], affinity: list[int], settings: PlanSettings
+) -> list[Batch]:
+    """Cut the ready jobs, in number order, into even batches; jobs with the same affinity stay together if they fit."""
+    total = sum(seconds[job] for job in ready)
+    by_length = -(-total // settings.max_batch_seconds)
+    by_parallelism = min(settings.parallelism, -(-total // settings.min_batch_seconds))
+    goal = total / max(1.0, by_length, by_parallelism)
+    batches: list[Batch] = []
+    batch, done, last = Batch(wave), 0.0, -1
+    for job in ready:
+        boundary = affinity[job] != last or affinity[job] < 0
+        # Ends are counted from the start of the wave, so that rounding at boundaries does not add up.
+        full = done >= goal * (len(batches) + 1) - 1e-9
+        too_long = batch.seconds + seconds[job] > settings.max_batch_seconds
+        if batch.jobs and ((full and boundary) or too_long or len(batch.jobs) >= settings.max_batch_jobs):
+            batches.append(batch)
+            batch = Batch(wave)
+        batch.jobs.append(job)
+        batch.seconds += seconds[job]
+        done += seconds[job]
+        last = affinity[job]
+    batches.append(batch)
+    return batches
+
+
+def plan_waves(
+    graph: JobGraph, run: NDArray[np.bool_], seconds: NDArray[np.float64], settings: PlanSettings
+) -> list[list[Batch]]:
+    """Return the waves of batches for the jobs that must run.
+
+    A job whose producers in the current wave all stand in one batch joins that batch, as long as what joins is short
+    (no more than half of the batch's own work, or the least worth a batch): it spares a wave and the reading of its
+    inputs. If what could join a batch at once is more than that, it all goes to the next wave, where it is spread.
+    """
+    offsets, consumers, pending_array = _consumers(graph, run)
+    pending, cost, affinity = pending_array.tolist(), seconds.tolist(), graph.affinity.tolist()
+    ready = np.flatnonzero(run & (pending_array == 0)).tolist()
+    waves: list[list[Batch]] = []
+    while ready:
+        batches = _pack(ready, len(waves), cost, affinity, settings)
+        #: jobs that wait for this wave -> the one batch of it that they wait for, or -1 for several
+        home: dict[int, int] = {}
+        joined: set[int] = set()
+
+        def finish(
+            jobs: list[int], batch_number: int, home: dict[int, int] = home, pending: list[int] = pending
+        ) -> list[int]:
+            """Note that these jobs are placed; return whom that made ready inside the same batch."""
+            free: set[int] = set()
+            for job in jobs:
+                for consumer in consumers[offsets[job] : offsets[job + 1]]:
+                    pending[consumer] -= 1
+                    if home.setdefault(consumer, batch_number) != batch_number:
+                        home[consumer] = -1
+                    if pending[consumer] == 0:
+                        free.add(consumer)
+            return sorted(job for job in free if home[job] == batch_number)
+
+        candidates = [finish(batch.jobs, number) for number, batch in enumerate(batches)]
+        for number, batch in enumerate(batches):
+            allowance = max(settings.min_batch_seconds, 0.5 * batch.seconds)
+            level = candidates[number]
+            while level:
+                length = sum(cost[job] for job in level)
+                if length > allowance or len(batch.jobs) + len(level) > settings.max_batch_jobs:
+                    break
+                allowance -= length
+                batch.seconds += length
+                batch.jobs.extend(level)
+                joined.update(level)
+                level = finish(level, number)
+            batch.jobs.sort()
+        waves.append(batches)
+        ready = sorted(job for job in home if pending[job] == 0 and job not in joined)
+    return waves
+
+
+def wave_files(
+    graph: JobGraph, wave: list[Batch], *, run_id: str, round_number: int
+) -> tuple[list[dict[str, object]], bytes]:
+    """Return a wave as the Distributed Map reads it: one small item a batch, and the jobs of all batches.
+
+    Each item names its byte range in the jobs object (JSON lines), so a wave is two S3 objects however many batches
+    it has, and an item stays far below the 256 KiB that Step Functions allows.
+    """
+    number = wave[0].wave
+    jobs_object = f"runs/{run_id}/plan/r{round_number}/w{number}.jobs"
+    params: dict[int, str] = {}
+    items: list[dict[str, object]] = []
+    chunks: list[bytes] = []
+    start = 0
+    for index, batch in enumerate(wave):
+        data = "\n".join(_job_lines(graph, batch.jobs, params)).encode()
+        items.append(
+            {
+                "run_id": run_id,
+                "batch_id": f"r{round_number}-w{number}-b{index}",
+                "round": round_number,
+                "wave": number,
+                "jobs": len(batch.jobs),
+                "seconds": round(batch.seconds, 3),
+                "target": batch.target,
+                "object": jobs_object,
+                "start": start,
+                "end": start + len(data),
+            }
+        )
+        chunks.append(data)
+        start += len(data)
+    return items, b"".join(chunks)
+
+
+def _job_lines(graph: JobGraph, jobs: list[int], params: dict[int, str]) -> Iterator[str]:
+    for number in jobs:
+        index = int(graph.spec[number])
+        spec = graph.specs[index]
+        text = params.get(index)
+        if text is None:
+            text = params[index] = spec.params.decode()
+        refs = json.dumps(graph.refs_of(number), separators=(",", ":"))
+        yield (
+            f'{{"key":"{graph.key(number)}","model":{json.dumps(spec.model)},"version":{spec.version},'
+            f'"params":{text},"inputs":{refs},"work":{float(graph.work[number])!r}}}'
+        )

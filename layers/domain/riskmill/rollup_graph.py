@@ -1,0 +1,251 @@
+"""The job graph of a Risk Rollup: from a portfolio to its figures.
+
+For every block of trials: the year-event table, every deal priced on it, sums of deals bottom-up through buckets and
+groups, outwards contracts on the groups that buy them; then, over all blocks, each group's measures and every deal's
+share of the top group's tail.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from riskmill.graph import GraphBuilder, JobGraph, topological_order
+from riskmill.jobs import canonical
+from riskmill.models import BLOCK_TRIALS
+from riskmill.portfolio import Deal, Group, Outwards, Portfolio
+
+#: Children of one sum. A leaf holds about this many deals, so one changed deal reads this many outputs again.
+FAN_IN = 64
+
+#: The tail of co-TVaR: the worst 1% of years.
+TAIL = 0.99
+
+#: The name under which the table of all deals and layers is wanted.
+DEALS = "deals"
+
+
+def blocks_of(trials: int) -> list[tuple[int, int]]:
+    """Return (first trial, trials) of each block. Blocks are fixed, so more trials never change the earlier ones."""
+    return [(first, min(BLOCK_TRIALS, trials - first)) for first in range(0, trials, BLOCK_TRIALS)]
+
+
+class Bucket:
+    """A node of the tree in which a group's deals are summed: a leaf of deals, or up to 16 smaller buckets."""
+
+    __slots__ = ("buckets", "deals", "name")
+
+    def __init__(self, name: str, deals: Sequence[str]) -> None:
+        self.name = name
+        self.deals: list[str] = []
+        self.buckets: list[Bucket] = []
+        if len(deals) <= FAN_IN:
+            self.deals = sorted(deals)
+            return
+        depth = len(name.rpartition("/")[2])
+        split: dict[str, list[str]] = {}
+        for deal in deals:
+            split.setdefault(_digits(deal)[depth], []).append(deal)
+        self.buckets = [Bucket(name + digit, split[digit]) for digit in sorted(split)]
+
+    def leaves(self) -> list["Bucket"]:
+        """Return the leaves below (or this one), in order."""
+        return [self] if not self.buckets else [leaf for bucket in self.buckets for leaf in bucket.leaves()]
+
+
+def _digits(deal_id: str) -> str:
+    """Return the hex digits that place a deal: a hash of its id, not its position, so an insert changes one path."""
+    return blake2b(deal_id.encode(), digest_size=8).hexdigest()
+
+
+class _Rollup:
+    """Builds the graph; one instance a portfolio."""
+
+    def __init__(self, portfolio: Portfolio) -> None:
+        self.portfolio = portfolio
+        self.graph = GraphBuilder()
+        self.deals = {deal.deal_id: deal for deal in portfolio.deals}
+        self.groups = {group.group_id: group for group in portfolio.groups}
+        self.blocks = blocks_of(portfolio.trials)
+        self.sum_spec = self.graph.spec("roll_up", 1, {"keep_members": False})
+        self.leaf_spec = self.graph.spec("roll_up", 1, {"keep_members": True})
+        self.price_specs: dict[str, int] = {}
+        self.outwards: dict[str, list[Outwards]] = {}
+        for contract in portfolio.outwards:
+            self.outwards.setdefault(contract.group_id, []).append(contract)
+        self.affinities = 0
+
+    def build(self) -> JobGraph:
+        yets = self._years()
+        gross: dict[str, list[int]] = {}
+        net: dict[str, list[int]] = {}
+        leaves: dict[str, list[tuple[Bucket, list[int]]]] = {}
+        order = topological_order({g.group_id: g.groups for g in self.portfolio.groups})
+        for group_id in order:
+            group = self.groups[group_id]
+            below = [leaf for child in group.groups for leaf in leaves[child]]
+            own_leaves: list[tuple[Bucket, list[int]]] = []
+            own = self._own_deals(group, yets, own_leaves)
+            leaves[group_id] = below + own_leaves
+            gross[group_id] = self._sum(group_id, [*own, *(gross[child] for child in group.groups)])
+            net[group_id] = self._net(group, own, gross, net, yets)
+        measures = {group_id: self._measure(group_id, gross, net, yets) for group_id in order}
+        self._allocate(leaves[self.portfolio.group], yets, measures[self.portfolio.group])
+        return self.graph.build()
+
+    def _years(self) -> list[int]:
+        catalogue = self.graph.external(f"i:{self.portfolio.catalogue}")
+        yets = []
+        for block, (first, trials) in enumerate(self.blocks):
+            spec = self.graph.spec(
+                "simulate_years", 1, {"seed": self.portfolio.seed, "first_trial": first, "trials": trials}
+            )
+            subject = self.graph.subject("years")
+            yets.append(self.graph.job(spec, [catalogue], subject=subject, block=block, work=trials))
+        return yets
+
+    def _price(self, deal: Deal, yet: int, block: int, affinity: int) -> int:
+        spec = self.price_specs.get(deal.deal_id)
+        if spec is None:
+            terms = [layer.terms.model_dump(mode="json", exclude_defaults=True) for layer in deal.layers]
+            spec = self.price_specs[deal.deal_id] = self.graph.spec("price_deal", 1, canonical({"layers": terms}))
+        elt = self.graph.external(f"i:{deal.elt}")
+        work = self.blocks[block][1] * len(deal.layers)
+        subject = self.graph.subject(f"deal {deal.deal_id}")
+        return self.graph.job(spec, [elt, yet], subject=subject, block=block, work=work, affinity=affinity)
+
+    def _own_deals(
+        self, group: Group, yets: list[int], leaves: list[tuple[Bucket, list[int]]]
+    ) -> list[list[int]]:
+        """Add a group's own deals; return the job that sums them for each block (as one list, or none)."""
+        if not group.deals:
+            return []
+        root = Bucket(f"group {group.group_id}/", group.deals)
+        for leaf in root.leaves():
+            subject = self.graph.subject(f"bucket {leaf.name}")
+            sums = []
+            for block, yet in enumerate(yets):
+                affinity, self.affinities = self.affinities, self.affinities + 1
+                deals = [self._price(self.deals[deal], yet, block, affinity) for deal in leaf.deals]
+                sums.append(
+                    self.graph.job(self.leaf_spec, deals, subject=subject, block=block, work=len(deals), affinity=affinity)
+                )
+            leaves.append((leaf, sums))
+        by_leaf = {id(leaf): sums for leaf, sums in leaves}
+        return [self._bucket_sum(root, by_leaf)]
+
+    def _bucket_sum(self, bucket: Bucket, by_leaf: dict[int, list[int]]) -> list[int]:
+        if not bucket.buckets:
+            return by_leaf[id(bucket)]
+        children = [self._bucket_sum(child, by_leaf) for child in bucket.buckets]
+        return self._sum(f"bucket {bucket.name}", children, is_group=False)
+
+    def _sum(self, name: str, children: list[list[int]], *, is_group: bool = True) -> list[int]:
+        """Add the sum of children (each a job a block) in trees of bounded fan-in; one child is its own sum."""
+        if len(children) == 1:
+            return children[0]
+        while len(children) > FAN_IN:
+            children = [
+                self._sum(name, children[at : at + FAN_IN], is_group=is_group) for at in range(0, len(children), FAN_IN)
+            ]
+        subject = self.graph.subject(f"group {name}" if is_group else name)
+        return [
+            self.graph.job(
+                self.sum_spec, [child[block] for child in children], subject=subject, block=block, work=len(children)
+            )
+            for block in range(len(self.blocks))
+        ]
+
+    def _net(
+        self,
+        group: Group,
+        own: list[list[int]],
+        gross: dict[str, list[int]],
+        net: dict[str, list[int]],
+        yets: list[int],
+    ) -> list[int]:
+        """Add what is left of a group after outwards contracts below it and on it, in inuring order."""
+        untouched = all(net[child] == gross[child] for child in group.groups)
+        subject_jobs = (
+            gross[group.group_id]
+            if untouched
+            else self._sum(f"{group.group_id} before its outwards", [*own, *(net[child] for child in group.groups)])
+        )
+        by_priority: dict[int, list[Outwards]] = {}
+        for contract in self.outwards.get(group.group_id, []):
+            by_priority.setdefault(contract.priority, []).append(contract)
+        for priority in sorted(by_priority):
+            contracts = sorted(by_priority[priority], key=lambda contract: contract.contract_id)
+            terms = [c.terms.model_dump(mode="json", exclude_defaults=True) for c in contracts]
+            spec = self.graph.spec("apply_retro", 1, {"contracts": terms})
+            subject = self.graph.subject("outwards " + " + ".join(c.contract_id for c in contracts))
+            subject_jobs = [
+                self.graph.job(
+                    spec, [job, yets[block]], subject=subject, block=block, work=self.blocks[block][1] * len(terms)
+                )
+                for block, job in enumerate(subject_jobs)
+            ]
+        return subject_jobs
+
+    def _measure(
+        self, group_id: str, gross: dict[str, list[int]], net: dict[str, list[int]], yets: list[int]
+    ) -> dict[str, int]:
+        """Add the measures of a group; without outwards contracts net is gross and ceded is nothing."""
+        inputs = {"gross": [*yets, *gross[group_id]]}
+        if net[group_id] != gross[group_id]:
+            inputs["net"] = [*yets, *net[group_id]]
+            inputs["ceded"] = [*yets, *gross[group_id], *net[group_id]]
+        measured = {}
+        for perspective, jobs in inputs.items():
+            spec = self.graph.spec(
+                "measure", 1, {"blocks": len(self.blocks), "perspective": perspective, "tail": TAIL}
+            )
+            subject = self.graph.subject(f"group {group_id} {perspective}")
+            measured[perspective] = self.graph.job(spec, jobs, subject=subject, work=self.portfolio.trials)
+            self.graph.target(measure_name(group_id, perspective), measured[perspective])
+        return measured
+
+    def _allocate(
+        self, leaves: list[tuple[Bucket, list[int]]], yets: list[int], top: dict[str, int]
+    ) -> None:
+        parts = []
+        for leaf, sums in leaves:
+            deals = [self.deals[deal] for deal in leaf.deals]
+            spec = self.graph.spec("allocate", 1, allocate_params(deals, len(self.blocks)))
+            subject = self.graph.subject(f"bucket {leaf.name}")
+            work = self.portfolio.trials
+            parts.append(self.graph.job(spec, [*yets, *sums, top["gross"]], subject=subject, work=work))
+        spec = self.graph.spec("tabulate_deals", 1, {})
+        subject = self.graph.subject("deals of the portfolio")
+        while len(parts) > FAN_IN:
+            parts = [
+                self.graph.job(spec, parts[at : at + FAN_IN], subject=subject, work=FAN_IN)
+                for at in range(0, len(parts), FAN_IN)
+            ]
+        self.graph.target(DEALS, self.graph.job(spec, parts, subject=subject, work=len(parts)))
+
+
+def measure_name(group_id: str, perspective: str) -> str:
+    """Return the name under which a group's measures are wanted."""
+    return f"measure/{perspective}/{group_id}"
+
+
+def allocate_params(deals: Sequence[Deal], blocks: int) -> dict[str, object]:
+    """Return the parameters of the allocation of one bucket: its deals and their layers, in the bucket's order."""
+    return {
+        "blocks": blocks,
+        "deals": [
+            {
+                "deal_id": deal.deal_id,
+                "brokerage": deal.brokerage,
+                "layers": [
+                    {"layer_id": layer.layer_id, "terms": layer.terms.model_dump(mode="json", exclude_defaults=True)}
+                    for layer in deal.layers
+                ],
+            }
+            for deal in deals
+        ],
+    }
+
+
+def rollup_graph(portfolio: Portfolio) -> JobGraph:
+    """Return the jobs of a Risk Rollup of this portfolio, whatever is cached."""
+    return _Rollup(portfolio).build()
