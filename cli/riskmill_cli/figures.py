@@ -1,0 +1,38 @@
+"""Numbers as people read them: three significant digits and a suffix. The report's script does the same in the page."""
+
+_SCALES = ((1e9, "bn"), (1e6, "m"), (1e3, "k"))
+
+#: shown where a figure is undefined
+UNDEFINED = "–"
+
+
+def compact(value: float | None) -> str:
+    """An amount with three significant digits: 1.23bn, 45.6m, 789k, 12; an en dash for None."""
+    if value is None:
+        return UNDEFINED
+    # 999,600 is "1.00m", not "1,000k": a scale is used from the value that would round to four digits one below
+    scale, suffix = next(((s, name) for s, name in _SCALES if abs(value) >= s * 0.9995), (1.0, ""))
+    scaled = value / scale
+    if not suffix:
+        return f"{scaled:,.0f}"
+    digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+    return f"{scaled:,.{digits}f}{suffix}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as a percentage: 0.123 is 12.3%; an en dash for None."""
+    return UNDEFINED if value is None else f"{value * 100:.{digits}f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 0.8 s, 42 s, 3 min 05 s, 1 h 02 min; an en dash for None."""
+    if seconds is None:
+        return UNDEFINED
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,194 @@
+"""A realistic summary from a seeded simulation of a small book: figures add up as a rollup's do."""
+
+import math
+from datetime import UTC, date, datetime
+
+import numpy as np
+from riskmill.results import (
+    Curve,
+    DealResult,
+    EpPoint,
+    Failure,
+    GroupResult,
+    LayerResult,
+    PortfolioFacts,
+    Run,
+    Summary,
+)
+
+RETURN_PERIODS = (2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
+UNITS = ("Florida & Gulf", "Northeast", "Midwest", "California", "Nationwide")
+#: group id -> (name, parent, business units)
+GROUPS = {
+    "ALL": ("All business", None, UNITS),
+    "WIND": ("Wind exposed", "ALL", ("Florida & Gulf", "Northeast")),
+    "OTHER": ("Convective, fire and nationwide", "ALL", ("Midwest", "California", "Nationwide")),
+    **{f"BU{i + 1}": (unit, "WIND" if i < 2 else "OTHER", (unit,)) for i, unit in enumerate(UNITS)},
+}
+#: group -> occurrence retention and limit of its outwards cover (USD)
+COVERS = {"BU1": (150e6, 350e6), "ALL": (400e6, 600e6)}
+_FIRST = ("Palmetto", "Bayou", "Keystone", "Prairie", "Golden", "Granite", "Liberty", "Harbor", "Summit", "Pioneer")
+_SECOND = ("Mutual", "Casualty", "Farm Bureau", "Property", "Indemnity", "National", "Home", "Fidelity", "Specialty")
+
+
+def make_summary(*, deals: int = 300, trials: int = 20_000, seed: int = 7, failures: int = 0) -> Summary:
+    """A summary of `deals` deals in eight groups by three perspectives; the same seed gives the same summary."""
+    rng = np.random.default_rng(seed)
+    trial = np.repeat(np.arange(trials), rng.poisson(1.8, trials))
+    unit_of_event = rng.choice(len(UNITS), trial.size, p=(0.3, 0.12, 0.33, 0.15, 0.1))
+    severity = 0.4e9 * (rng.pareto(1.45, trial.size) + 1) * np.array([1.2, 1.2, 0.9, 1.1, 1.2])[unit_of_event]
+    severity = np.minimum(severity, 150e9)
+
+    units = rng.choice(len(UNITS), deals, p=(0.28, 0.14, 0.26, 0.18, 0.14))
+    event_loss = {unit: np.zeros(trial.size) for unit in range(len(UNITS))}
+    annual = np.zeros((deals, trials), dtype=np.float64)
+    limits, premiums = np.zeros(deals), np.zeros(deals)
+    layers: list[LayerResult] = []
+    for deal in range(deals):
+        hit = np.flatnonzero(unit_of_event == units[deal])
+        market_share = float(rng.uniform(0.002, 0.03))
+        subject = severity[hit] * market_share * rng.lognormal(-0.3, 0.8, hit.size)
+        share = float(rng.uniform(0.05, 0.4)) * min(1.0, 300 / deals)
+        attachment = 2e9 * float(rng.lognormal(0, 0.6))
+        for number in range(1, 1 + int(rng.integers(1, 4))):
+            # a tower: each layer attaches where the one below ends, and is twice as wide
+            limit = market_share * attachment * 2.0**number
+            loss = share * np.clip(subject - limit, 0, limit)
+            by_trial = np.bincount(trial[hit], loss, trials)
+            annual[deal] += by_trial
+            event_loss[int(units[deal])][hit] += loss
+            expected, sd = float(by_trial.mean()), float(by_trial.std(ddof=1))
+            premium = (expected * 1.15 + 0.05 * sd) / 0.9 * float(rng.lognormal(0, 0.2))
+            limits[deal] += share * limit
+            premiums[deal] += premium
+            exhausted = np.bincount(trial[hit], loss >= share * limit, trials) > 0
+            layers.append(
+                LayerResult(
+                    layer_id=f"D{deal + 1:04d}-L{number}",
+                    deal_id=f"D{deal + 1:04d}",
+                    type="CXL" if number > 1 or deal % 7 else "QS",
+                    expected_loss=expected,
+                    sd=sd,
+                    prob_attach=float((by_trial > 0).mean()),
+                    prob_exhaust=float(exhausted.mean()),
+                    expected_reinstatement_premium=expected / (share * limit) * premium,
+                    loss_on_line=expected / (share * limit),
+                    rate_on_line=premium / (share * limit),
+                    technical_premium=premium * float(rng.uniform(0.8, 1.1)),
+                    premium=premium,
+                    limit=share * limit,
+                    payback=share * limit / premium if premium else math.inf,
+                )
+            )
+
+    groups = [_group(gid, event_loss, trial, trials, view) for gid in GROUPS for view in ("gross", "ceded", "net")]
+    total = annual.sum(axis=0)
+    tail = np.argsort(total, kind="stable")[-trials // 100 :]
+    tvar = float(total[tail].mean())
+    co_tvar = annual[:, tail].mean(axis=1)
+    cedants = [f"{_FIRST[i % 10]} {_SECOND[i // 10 % 9]}" for i in rng.integers(0, 90, deals)]
+    return Summary(
+        run=Run(
+            run_id="run-20260701-0600",
+            status="FAILED" if failures else "SUCCEEDED",
+            started=datetime(2026, 7, 1, 6, 0, tzinfo=UTC),
+            seconds=41.7,
+            jobs=deals + 60,
+            cached=deals - 20,
+            computed=80 - failures,
+            failed=failures,
+            batches=9,
+            rounds=1,
+            compute={"lambda": 9},
+        ),
+        portfolio=PortfolioFacts(
+            name="US natural catastrophe treaty",
+            description="Synthetic book of US property catastrophe treaties, for tests of the report.",
+            currency="USD",
+            as_at=date(2026, 7, 1),
+            trials=trials,
+            seed=seed,
+            deals=deals,
+            layers=len(layers),
+            cedants=len(set(cedants)),
+            groups=len(GROUPS),
+            outwards=len(COVERS),
+            premium=float(premiums.sum()),
+            key="0123456789abcdef" * 2,
+        ),
+        groups=tuple(groups),
+        deals=tuple(
+            DealResult(
+                deal_id=f"D{i + 1:04d}",
+                cedant=cedants[i],
+                business_unit=UNITS[int(units[i])],
+                premium=float(premiums[i]),
+                limit=float(limits[i]),
+                aal=float(annual[i].mean()),
+                sd=float(annual[i].std(ddof=1)),
+                co_tvar=float(co_tvar[i]),
+                share_of_tvar=float(co_tvar[i] / tvar),
+            )
+            for i in range(deals)
+        ),
+        layers=tuple(layers),
+        tail=0.99,
+        tvar=tvar,
+        errors=tuple(
+            Failure(
+                key=f"{i:032x}", model="price_deal", subject=f"deal D{i + 1:04d}, block 0", message="negative mean loss"
+            )
+            for i in range(failures)
+        ),
+    )
+
+
+def _group(gid: str, event_loss: dict[int, np.ndarray], trial: np.ndarray, trials: int, view: str) -> GroupResult:
+    name, parent, members = GROUPS[gid]
+    gross = sum(event_loss[UNITS.index(unit)] for unit in members)
+    ceded = np.zeros_like(gross)
+    for cover, (retention, limit) in COVERS.items():
+        covered = GROUPS[cover][2]
+        if set(covered) <= set(members):
+            subject = sum(event_loss[UNITS.index(unit)] for unit in covered)
+            ceded = ceded + np.clip(subject - (ceded if cover == "ALL" else 0) - retention, 0, limit)
+    loss = {"gross": gross, "ceded": ceded, "net": gross - ceded}[view]
+    annual = np.bincount(trial, loss, trials)
+    largest = np.zeros(trials)
+    np.maximum.at(largest, trial, loss)
+    oep, aep = np.sort(largest)[::-1], np.sort(annual)[::-1]
+    ranks = np.unique(np.geomspace(1, trials / 2, 160).astype(int))
+    ranks = ranks[ranks >= trials / 2000][::-1]
+    return GroupResult(
+        group_id=gid,
+        group_name=name,
+        top=parent is None,
+        parent_ids=() if parent is None else (parent,),
+        perspective=view,  # type: ignore[arg-type]
+        aal=float(annual.mean()),
+        aal_se=float(annual.std(ddof=1) / math.sqrt(trials)),
+        sd=float(annual.std(ddof=1)),
+        prob_loss=float((annual > 0).mean()),
+        ep=tuple(_point(rp, oep, aep, trials) for rp in RETURN_PERIODS),
+        curve=Curve(
+            return_period=tuple(float(trials / rank) for rank in ranks),
+            oep=tuple(float(oep[rank - 1]) for rank in ranks),
+            aep=tuple(float(aep[rank - 1]) for rank in ranks),
+        ),
+    )
+
+
+def _point(rp: int, oep: np.ndarray, aep: np.ndarray, trials: int) -> EpPoint:
+    rank = trials // rp
+    spread = 1.96 * math.sqrt(rank * (1 - 1 / rp))
+    low, high = min(trials, math.ceil(rank + spread)), max(1, math.floor(rank - spread))
+    nan = math.nan
+    figures = {}
+    for name, curve in (("oep", oep), ("aep", aep)):
+        figures |= {
+            name: float(curve[rank - 1]) if rank else nan,
+            f"{name}_low": float(curve[low - 1]) if rank else nan,
+            f"{name}_high": float(curve[high - 1]) if rank else nan,
+            f"{name}_tvar": float(curve[:rank].mean()) if rank else nan,
+        }
+    return EpPoint(return_period=rp, **figures)

@@ -1,0 +1,151 @@
+"""The report's HTML, the terminal's summary, and how both write numbers."""
+
+import base64
+import gzip
+import io
+import json
+import re
+
+import pytest
+from browser.synthetic_summary import make_summary
+from rich.console import Console
+from riskmill.results import Summary
+from riskmill_cli.figures import compact, duration, percent
+from riskmill_cli.report import render_report
+from riskmill_cli.terminal import print_summary
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return make_summary(deals=30, trials=2_000, failures=2)
+
+
+def embedded(page: str) -> dict[str, object]:
+    found = re.search(r'id="report-data">([^<]*)<', page)
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (999.4, "999"),
+        (999.6, "1.00k"),
+        (1_234.0, "1.23k"),
+        (999_499.0, "999k"),
+        (999_600.0, "1.00m"),
+        (45_649_000.0, "45.6m"),
+        (9_996_000.0, "10.0m"),
+        (1_234_567_890.0, "1.23bn"),
+        (1_234_567_890_000.0, "1,235bn"),
+        (-2_500_000.0, "-2.50m"),
+    ],
+)
+def test_amounts_have_three_significant_digits_and_a_suffix(value: float | None, text: str) -> None:
+    assert compact(value) == text
+
+
+def test_percentages_and_durations_read_as_people_write_them() -> None:
+    assert [percent(0.1234), percent(None), percent(0.5, 0)] == ["12.3%", "–", "50%"]
+    assert [duration(s) for s in (None, 0.84, 42.4, 59.7, 185, 3725)] == [
+        "–",
+        "0.8 s",
+        "42 s",
+        "1 min 00 s",
+        "3 min 05 s",
+        "1 h 02 min",
+    ]
+
+
+def test_the_same_summary_gives_the_same_bytes(summary: Summary) -> None:
+    assert render_report(summary) == render_report(summary)
+
+
+def test_the_page_refers_to_nothing_outside_itself(summary: Summary) -> None:
+    page = render_report(summary)
+    assert re.findall(r"(?:src|href)=\"(?!#)[^\"]*\"|url\(|@import", page) == []
+    assert "default-src 'none'" in page
+
+
+def test_the_headline_and_the_failures_are_in_the_html_itself(summary: Summary) -> None:
+    page = render_report(summary)
+    gross = summary.top("gross")
+    assert gross is not None
+    for text in (compact(gross.aal), compact(gross.aal_se), compact(summary.tvar), percent(summary.gross_loss_ratio)):
+        assert text in page
+    assert "2 failed jobs" in page
+    assert "negative mean loss" in page
+
+
+def test_markup_in_text_is_escaped(summary: Summary) -> None:
+    facts = summary.portfolio.model_copy(update={"name": "<script>alert(1)</script>", "description": "a & <b>"})
+    page = render_report(summary.model_copy(update={"portfolio": facts}))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "a &amp; &lt;b&gt;" in page
+
+
+def test_a_dollar_in_a_name_is_text(summary: Summary) -> None:
+    facts = summary.portfolio.model_copy(update={"name": "$nonce ${css}"})
+    assert "<h1>$nonce ${css}</h1>" in render_report(summary.model_copy(update={"portfolio": facts}))
+
+
+def test_seven_thousand_deals_stay_under_six_megabytes() -> None:
+    page = render_report(make_summary(deals=7_000, trials=500))
+    assert len(page.encode()) < 6e6
+
+
+def test_groups_stand_under_their_parents_and_shared_ones_once(summary: Summary) -> None:
+    shared = tuple(
+        group.model_copy(update={"parent_ids": ("OTHER", "WIND")}) if group.group_id == "BU1" else group
+        for group in summary.groups
+    )
+    groups = embedded(render_report(summary.model_copy(update={"groups": shared})))["groups"]
+    assert [(group["depth"], group["name"]) for group in groups] == [  # type: ignore[attr-defined]
+        (0, "All business"),
+        (1, "Convective, fire and nationwide"),
+        (2, "California"),
+        (2, "Florida & Gulf"),
+        (2, "Midwest"),
+        (2, "Nationwide"),
+        (1, "Wind exposed"),
+        (2, "Northeast"),
+    ]
+
+
+def test_the_band_meets_the_confidence_interval_at_a_tabulated_return_period(summary: Summary) -> None:
+    bare = tuple(group.model_copy(update={"curve": type(group.curve)()}) for group in summary.groups)
+    groups = embedded(render_report(summary.model_copy(update={"groups": bare})))["groups"]
+    curve = groups[0]["views"]["gross"]["curve"]  # type: ignore[index]
+    point = summary.top("gross").at(50)  # type: ignore[union-attr]
+    at = curve["return_period"].index(50)
+    assert point is not None
+    assert curve["aep_low"][at] == pytest.approx(point.aep_low, rel=1e-5)
+    assert curve["aep_high"][at] == pytest.approx(point.aep_high, rel=1e-5)
+
+
+def test_the_terminal_names_groups_deals_and_failures(summary: Summary) -> None:
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as captured:
+        print_summary(summary, console)
+    text = captured.get()
+    top, net = summary.top("gross"), summary.top("net")
+    largest = max(summary.deals, key=lambda deal: deal.co_tvar or 0.0)
+    assert top is not None
+    assert net is not None
+    for figure in (top.aal, top.aal_se, net.aal, largest.co_tvar):
+        assert compact(figure) in text
+    assert largest.deal_id in text
+    assert "negative mean loss" in text
+
+
+def test_square_brackets_in_names_are_not_the_terminals_markup(summary: Summary) -> None:
+    deal = summary.deals[0].model_copy(update={"cedant": "[red]Cedant[/red]", "co_tvar": 1e12})
+    facts = summary.portfolio.model_copy(update={"name": "[bold]Book[/bold]"})
+    console = Console(width=160, file=io.StringIO())
+    with console.capture() as captured:
+        print_summary(summary.model_copy(update={"deals": (deal,), "portfolio": facts}), console)
+    assert "[red]Cedant[/red]" in captured.get()
+    assert "[bold]Book[/bold]" in captured.get()
