@@ -5,7 +5,7 @@ reading code. Nothing here stops at the first fault.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,56 @@ class Fault:
         field = "" if self.field is None else f"{self.field}: "
         allowed = "" if self.allowed is None else f" (allowed: {self.allowed})"
         return f"{where}: {field}{self.problem}{allowed}"
+
+
+#: Rows that are listed for one problem in one column of one file. The others are counted.
+MAX_LISTED = 100
+
+
+class FaultList:
+    """Collects faults. Of many rows with the same problem the first 100 are listed and the others counted."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self._rows: Counter[tuple[str, str | None, str]] = Counter()
+        self._allowed: dict[tuple[str, str | None, str], str | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.faults)
+
+    def add(self, file: str, field: str | None, problem: str, allowed: str | None = None) -> None:
+        """Add a fault of a whole file or of one of its columns."""
+        self.faults.append(Fault(file, None, field, problem, allowed))
+
+    def add_rows(
+        self,
+        file: str,
+        field: str | None,
+        rows: Sequence[int],
+        *,
+        kind: str,
+        allowed: str | None,
+        line: Callable[[int], int | None],
+        problem: Callable[[int], str] | None = None,
+    ) -> None:
+        """Add one problem (`kind`, in words) of several rows; `line` and `problem` are asked for listed rows only."""
+        if len(rows) == 0:
+            return
+        place = (file, field, kind)
+        for row in rows[: max(MAX_LISTED - self._rows[place], 0)]:
+            at = int(row)
+            self.faults.append(Fault(file, line(at), field, kind if problem is None else problem(at), allowed))
+        self._rows[place] += len(rows)
+        self._allowed[place] = allowed
+
+    def all(self) -> list[Fault]:
+        """Return every fault, then one for each problem that has more rows than are listed."""
+        more = [
+            Fault(file, None, field, f"{count - MAX_LISTED:,} more rows: {kind}", self._allowed[file, field, kind])
+            for (file, field, kind), count in self._rows.items()
+            if count > MAX_LISTED
+        ]
+        return [*self.faults, *more]
 
 
 def shown(value: object) -> str:
@@ -93,6 +143,8 @@ class GraphFault:
     """A fault in the graph of groups."""
 
     place: Place
+    #: the problem without names
+    kind: str
     problem: str
     allowed: str
 
@@ -120,34 +172,34 @@ def graph_faults(top: str, groups: Mapping[str, Members], deals: Collection[str]
             if deal in deals:
                 holders.setdefault(deal, []).append(group)
             else:
-                yield GraphFault(
-                    Place("member", group, "deal", deal), f"deal {shown(deal)} does not exist", "a deal_id of deals"
-                )
+                place = Place("member", group, "deal", deal)
+                problem = f"deal {shown(deal)} does not exist"
+                yield GraphFault(place, "the deal does not exist", problem, "a deal_id of deals")
         children[group] = []
         for child in dict.fromkeys(members.groups):
             if child in groups:
                 children[group].append(child)
             else:
-                yield GraphFault(
-                    Place("member", group, "group", child),
-                    f"group {shown(child)} does not exist",
-                    "a group_id of groups",
-                )
+                place = Place("member", group, "group", child)
+                problem = f"group {shown(child)} does not exist"
+                yield GraphFault(place, "the group does not exist", problem, "a group_id of groups")
     for cycle in _take_out_cycles(children):
         yield GraphFault(
             Place("member", cycle[-2], "group", cycle[-1]),
+            "groups contain each other",
             "groups contain each other: " + " > ".join(cycle),
             "groups without a cycle",
         )
     yield from _reached_twice(children, holders)
     if top not in groups:
-        yield GraphFault(Place("top"), f"{shown(top)} is not a group", "a group_id of groups")
+        yield GraphFault(Place("top"), "is not a group", f"{shown(top)} is not a group", "a group_id of groups")
         return
     reached = set(_paths(children, top))
     for deal in deals:
         if reached.isdisjoint(holders.get(deal, ())):
             yield GraphFault(
                 Place("deal", member=deal),
+                "is not reached from the top group",
                 f"deal {shown(deal)} is not reached from the top group {shown(top)}",
                 "a deal that is a member of the top group or of a group below it",
             )
@@ -189,7 +241,7 @@ def _listed_twice(group: str, members: Members) -> Iterator[GraphFault]:
         for member, times in Counter(ids).items():
             if times > 1:
                 problem = f"{kind} {shown(member)} is {times} times a member of group {shown(group)}"
-                yield GraphFault(Place("member", group, kind, member), problem, "once")
+                yield GraphFault(Place("member", group, kind, member), "is a member more than once", problem, "once")
 
 
 def _take_out_cycles(children: dict[str, list[str]]) -> list[list[str]]:
@@ -261,6 +313,7 @@ def _reached_twice(children: Mapping[str, Sequence[str]], holders: Mapping[str, 
                     seen.add((member, paths))
                     yield GraphFault(
                         Place("member", other, kind, member),
+                        "is reached twice, so its losses would count twice",
                         f"{kind} {shown(member)} is reached twice from group {shown(one[0])}, "
                         f"so its losses would count twice: {paths}",
                         "one path from any group to a deal",

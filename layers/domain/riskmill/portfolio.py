@@ -40,6 +40,8 @@ MAX_PRIORITY = 1_000_000
 
 
 def _id(text: str) -> str:
+    if text.isalnum():  # the length is checked already, and the planner reads tens of thousands of ids in a moment
+        return text
     if (problem := text_problem(text, MAX_ID)) is not None:
         raise PydanticCustomError(
             "riskmill_id",
@@ -91,7 +93,7 @@ class Layer(_Frozen):
 
 
 def _by_layer_id(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    return tuple(sorted(layers, key=lambda layer: layer.layer_id))
+    return layers if len(layers) == 1 else tuple(sorted(layers, key=lambda layer: layer.layer_id))
 
 
 class Deal(_Frozen):
@@ -203,7 +205,7 @@ class Portfolio(_Frozen):
     def from_json(cls, data: bytes) -> Self:
         """Read a canonical document. Raises PortfolioInvalid, with every fault, for one that is not sound."""
         try:
-            return cls.model_validate_json(data)
+            return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise PortfolioInvalid([str(fault) for fault in faults_of(error, "portfolio")]) from error
 

@@ -1,0 +1,585 @@
+"""Reads a portfolio folder, checks all of it, and makes the canonical portfolio with its binary inputs.
+
+1. Read portfolio.json and every table (table_files.py).
+2. Check each cell against its column's specification (portfolio_tables.py), a whole column at a time.
+3. Check rows, references between tables and the graph of groups.
+4. With no fault: encode the catalogue and the ELTs, name them by their content, and build the portfolio.
+
+No step stops at a fault; a check that needs something that could not be read is left out, so that one fault does not
+show up as many. Nothing is written anywhere.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from riskmill.checks import (
+    COVERED_GROUPS,
+    Fault,
+    FaultList,
+    Members,
+    contract_group_problem,
+    graph_faults,
+    reached_from,
+    shown,
+    terms_problems,
+)
+from riskmill.errors import ModelError, PortfolioInvalid
+from riskmill.jobs import content_key
+from riskmill.models.catalogue import FREQUENCIES, count_table
+from riskmill.outputs import Array, encode
+from riskmill.portfolio import Portfolio, faults_of, wrong_currency
+from riskmill.portfolio_tables import (
+    STOP_LOSS_COLUMNS,
+    STOP_LOSS_TERMS,
+    TABLES,
+    TERMS_COLUMNS,
+    UNIFORM_SEASON,
+    PortfolioFile,
+)
+from riskmill.terms import Terms
+from riskmill_cli.table_cells import Bools, Cells, Ints, Texts, add_rows, read_cells, repeated
+from riskmill_cli.table_files import Sheet, misspelt_tables, read_sheet
+
+HEAD = "portfolio.json"
+
+_JSON_PLACE = re.compile(r" at line (\d+) column (\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPortfolio:
+    """A portfolio that is ready to upload: the document, and the objects that it names, by their keys."""
+
+    portfolio: Portfolio
+    #: encoded catalogue and ELTs by content key (32 hex digits)
+    objects: dict[str, bytes]
+
+
+class FolderInvalid(PortfolioInvalid):
+    """A folder has faults. `faults` has them as lines, `found` as they are."""
+
+    def __init__(self, found: Sequence[Fault]) -> None:
+        self.found = tuple(found)
+        super().__init__([str(fault) for fault in found])
+
+
+def read_folder(path: Path | str) -> PreparedPortfolio:
+    """Read a portfolio folder. Raises FolderInvalid (a PortfolioInvalid) with every fault.
+
+    The result does not depend on the order of rows, nor on whether a table is CSV or Parquet.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise FolderInvalid([Fault(str(path), None, None, problem, "a folder with portfolio.json and its tables")])
+    faults = FaultList()
+    head = _read_head(folder, faults)
+    sheets = {name: read_sheet(folder, table, faults) for name, table in TABLES.items()}
+    misspelt_tables(folder, faults)
+    prepared = _Reader(head, {name: sheet for name, sheet in sheets.items() if sheet is not None}, faults).prepare()
+    if prepared is None:
+        raise FolderInvalid(_in_order(faults.all(), sheets))
+    return prepared
+
+
+def _in_order(faults: Sequence[Fault], sheets: dict[str, Sheet | None]) -> list[Fault]:
+    """Return faults by file in the tables' order, then by row, and the counts of further rows last."""
+    files = [HEAD, *(sheet.file if sheet else f"{name}.csv" for name, sheet in sheets.items())]
+    rank = {file: at for at, file in enumerate(files)}
+    at_end = math.inf
+
+    def place(fault: Fault) -> tuple[int, float]:
+        row = fault.row if fault.row is not None else at_end if " more rows: " in fault.problem else 0
+        return rank.get(fault.file, len(rank)), row
+
+    return sorted(faults, key=place)
+
+
+def _read_head(folder: Path, faults: FaultList) -> PortfolioFile | None:
+    """Read portfolio.json."""
+    path = folder / HEAD
+    try:
+        data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except FileNotFoundError:
+        faults.add(HEAD, None, "is missing", "a file that names the portfolio and its top group")
+        return None
+    except OSError as error:
+        faults.add(HEAD, None, f"cannot be read: {error.strerror}")
+        return None
+    try:
+        head = PortfolioFile.model_validate_json(data)
+    except ValidationError as error:
+        for fault in faults_of(error, HEAD):
+            at = _JSON_PLACE.search(fault.problem)
+            if at is None:
+                faults.add(HEAD, fault.field, fault.problem, fault.allowed)
+            else:
+                problem = f"{fault.problem[: at.start()]} in column {at[2]}"
+                faults.faults.append(Fault(HEAD, int(at[1]), None, problem))
+        return None
+    names = [name for name, _ in json.loads(data, object_pairs_hook=lambda pairs: pairs)]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            faults.add(HEAD, name, f"stands {names.count(name)} times", "once")
+    return head
+
+
+class _Reader:
+    """Checks what one cell cannot tell, and builds the portfolio when nothing is wrong."""
+
+    def __init__(self, head: PortfolioFile | None, sheets: dict[str, Sheet], faults: FaultList) -> None:
+        self.head = head
+        self.faults = faults
+        self.has_outwards = "outwards" in sheets
+        self.tables = {name: read_cells(sheet, faults) for name, sheet in sheets.items()}
+        self.terms: dict[str, list[Terms | None]] = {}
+
+    def prepare(self) -> PreparedPortfolio | None:
+        """Run every check; return the portfolio, or None when there are faults."""
+        for name, cells in self.tables.items():
+            self._unique(name, cells)
+        self._references()
+        self._perils()
+        self._elts()
+        self._deals()
+        for name in ("layers", "outwards"):
+            if name in self.tables:
+                self.terms[name] = list(self._terms(self.tables[name]))
+        self._groups()
+        return None if self.faults or self.head is None else self._build(self.head)
+
+    def _add(
+        self,
+        cells: Cells,
+        field: str,
+        rows: Bools | Sequence[int],
+        kind: str,
+        problem: Callable[[int], str] | None = None,
+        allowed: str | None = None,
+    ) -> None:
+        add_rows(self.faults, cells.sheet, cells.sheet.table.column(field), rows, kind, problem, allowed)
+
+    def _texts(self, table: str, column: str) -> Texts | None:
+        cells = self.tables.get(table)
+        return None if cells is None else cells.texts.get(column)
+
+    def _ids(self, table: str, column: str) -> set[str] | None:
+        """Return the ids of a table, or None when they could not be read."""
+        texts = self._texts(table, column)
+        return None if texts is None else {texts.values[code] for code in np.unique(texts.codes) if code >= 0}
+
+    def _unique(self, name: str, cells: Cells) -> None:
+        keys: Ints = np.zeros(cells.sheet.rows, np.int64)
+        ok: Bools = np.ones(cells.sheet.rows, np.bool_)
+        named: list[Callable[[int], str]] = []
+        for column in TABLES[name].key:
+            if column in cells.numbers:
+                numbers = cells.numbers[column]
+                keys = keys * (int(numbers.values.max(initial=0)) + 1) + numbers.values
+                ok = ok & numbers.ok
+                named.append(lambda row, values=numbers.values: str(values[row]))  # type: ignore[misc]
+            elif column in cells.texts:
+                texts = cells.texts[column]
+                keys = keys * max(len(texts.values), 1) + texts.codes
+                ok = ok & (texts.codes >= 0)
+                named.append(lambda row, texts=texts: shown(texts.at(row)))  # type: ignore[misc]
+            else:
+                return
+        rows, firsts = repeated(keys, ok)
+        first = dict(zip(rows.tolist(), firsts.tolist(), strict=True))
+
+        def problem(row: int) -> str:
+            what = " with ".join(name(row) for name in named)
+            return f"{what} stands in {cells.file}:{cells.sheet.line(first[row])} already"
+
+        self._add(cells, TABLES[name].key[-1], rows.tolist(), "stands there already", problem, "each once")
+
+    def _references(self) -> None:
+        for table, column, target, key in (
+            ("events", "peril", "perils", "peril"),
+            ("deals", "elt_id", "elts", "elt_id"),
+            ("layers", "deal_id", "deals", "deal_id"),
+        ):
+            texts, known = self._texts(table, column), self._ids(target, key)
+            if texts is not None and known is not None:
+                self._add(
+                    self.tables[table],
+                    column,
+                    texts.where(lambda value, known=known: value not in known),  # type: ignore[misc]
+                    f"is not in {target}",
+                    lambda row, texts=texts, target=target: f"{shown(texts.at(row))} is not in {target}",  # type: ignore[misc]
+                    f"a {key} of {target}",
+                )
+        elts, events = self.tables.get("elts"), self.tables.get("events")
+        if elts is None or events is None or "event_id" not in elts.numbers or "event_id" not in events.numbers:
+            return
+        catalogue, losses = events.numbers["event_id"], elts.numbers["event_id"]
+        unknown = losses.ok & ~np.isin(losses.values, catalogue.values[catalogue.ok])
+        self._add(
+            elts,
+            "event_id",
+            unknown,
+            "is not in events",
+            lambda row: f"{losses.values[row]} is not in events",
+            "an event_id of events",
+        )
+
+    def _perils(self) -> None:
+        perils, events = self.tables.get("perils"), self.tables.get("events")
+        if perils is None:
+            return
+        laws, ratios = perils.texts.get("frequency"), perils.numbers.get("variance_to_mean")
+        names = perils.texts.get("peril")
+        if laws is None or ratios is None:
+            return
+        rates = _rates_by_peril(events)
+        for row, law in enumerate(laws.rows()):
+            ratio = float(ratios.values[row]) if ratios.ok[row] else None
+            if law is None or (ratio is None and ratios.given[row]):
+                continue
+            wrong = _ratio_problem(law, ratio)
+            if wrong is not None:
+                self._add(perils, "variance_to_mean", [row], *wrong)
+            elif names is not None and (rate := rates.get(names.at(row), 0.0)) > 0:
+                try:
+                    count_table(law, rate, 1.0 if ratio is None else ratio)
+                except ModelError as error:
+                    self._add(perils, "variance_to_mean", [row], str(error), None, "frequencies that can be simulated")
+
+    def _elts(self) -> None:
+        elts = self.tables.get("elts")
+        if elts is None:
+            return
+        ids, means, exposures = elts.texts.get("elt_id"), elts.numbers.get("mean_loss"), elts.numbers.get("exposure")
+        if means is None or exposures is None or not exposures.given.any():
+            return
+        mean, exposure = means.values, exposures.values
+        both = means.ok & exposures.ok
+        over = both & (mean > exposure)
+        self._add(
+            elts,
+            "mean_loss",
+            over,
+            "is above the exposure",
+            lambda row: f"{mean[row]:.15g} is above the exposure {exposure[row]:.15g}",
+            "up to the exposure",
+        )
+        sds = [elts.numbers[name] for name in ("sd_independent", "sd_correlated") if name in elts.numbers]
+        if len(sds) == 2:
+            sd = np.nan_to_num(sds[0].values) + np.nan_to_num(sds[1].values)
+            # a beta on [0, exposure] has sd^2 < mean (exposure - mean); as a product of ratios, nothing overflows
+            with np.errstate(divide="ignore", invalid="ignore"):
+                possible = (sd / mean) * (sd / (exposure - mean)) < 1
+            impossible = both & ~over & (sd > 0) & ~possible
+            self._add(
+                elts,
+                "sd_independent",
+                impossible,
+                "with sd_correlated is more than a beta distribution can have",
+                lambda row: (
+                    f"with sd_correlated the sd is {sd[row]:.6g}, which no beta distribution with mean {mean[row]:.6g} "
+                    f"and maximum {exposure[row]:.6g} has"
+                ),
+                "sd^2 < mean_loss x (exposure - mean_loss)",
+            )
+        if ids is not None:
+            some = np.zeros(len(ids.values), np.bool_)
+            some[ids.codes[exposures.given & (ids.codes >= 0)]] = True
+            lacks = means.ok & (np.nan_to_num(mean) > 0) & ~exposures.given & (ids.codes >= 0)
+            lacks[lacks] = some[ids.codes[lacks]]
+            self._add(
+                elts,
+                "exposure",
+                lacks,
+                "is empty, and other rows of this ELT have one",
+                lambda row: f"is empty, and other rows of ELT {shown(ids.at(row))} have one",
+                "for all rows of an ELT or for none",
+            )
+
+    def _deals(self) -> None:
+        deals = self.tables.get("deals")
+        if deals is None:
+            return
+        currencies = deals.texts.get("currency")
+        if currencies is not None and self.head is not None:
+            wanted = self.head.currency
+            self._add(
+                deals,
+                "currency",
+                currencies.where(lambda value: value != wanted),
+                f"is not the portfolio's currency {shown(wanted)}",
+                lambda row: wrong_currency(currencies.at(row), wanted),
+                wanted,
+            )
+        inceptions, expiries = deals.texts.get("inception"), deals.texts.get("expiry")
+        if inceptions is not None and expiries is not None:
+            begins, ends = inceptions.rows(), expiries.rows()
+            self._add(
+                deals,
+                "expiry",
+                [
+                    row
+                    for row, (begin, end) in enumerate(zip(begins, ends, strict=True))
+                    if begin and end and end < begin
+                ],
+                "is before the inception",
+                lambda row: f"{ends[row]} is before the inception {begins[row]}",
+                "the day of inception or later",
+            )
+        ids, layered = deals.texts.get("deal_id"), self._ids("layers", "deal_id")
+        if ids is not None and layered is not None:
+            self._add(
+                deals,
+                "deal_id",
+                ids.where(lambda value: value not in layered),
+                "has no layer in layers",
+                lambda row: f"deal {shown(ids.at(row))} has no layer in layers",
+                "at least one layer",
+            )
+
+    def _terms(self, cells: Cells) -> Iterator[Terms | None]:
+        """Yield the terms of each row; None where they could not be read."""
+        types, charges = cells.texts.get("type"), cells.texts.get("reinstatements")
+        numbers = {name: cells.numbers.get(name) for name in (*TERMS_COLUMNS, *STOP_LOSS_COLUMNS)}
+        columns = {name: (column.values.tolist(), column) for name, column in numbers.items() if column is not None}
+        for row in range(cells.sheet.rows):
+            given = {name: values[row] for name, (values, column) in columns.items() if column.given[row]}
+            kind = None if types is None else types.at(row)
+            fine = all(column.ok[row] or not column.given[row] for _, column in columns.values())
+            fine = fine and charges is not None and charges.codes[row] != -2
+            if kind is None:
+                yield None
+                continue
+            fine = self._type_faults(cells, row, kind, given) and fine
+            if charges is not None and charges.codes[row] >= 0:
+                given["reinstatements"] = charges.at(row)
+            if not fine:
+                yield None
+                continue
+            if kind == "SL":
+                gnpi = given.pop("gnpi")
+                given["aggregate_deductible"] = given.pop("attachment_ratio") * gnpi
+                given["aggregate_limit"] = given.pop("limit_ratio") * gnpi
+                if not 0 < given["aggregate_limit"] < math.inf or not given["aggregate_deductible"] < math.inf:
+                    self._add(cells, "gnpi", [row], "times the ratios is not an amount", None, "an amount")
+                    yield None
+                    continue
+            terms = Terms(type=kind, **given)
+            for field, problem, allowed in terms_problems(terms):
+                self._add(cells, field, [row], problem, None, allowed)
+            yield terms
+
+    def _type_faults(self, cells: Cells, row: int, kind: str, given: dict[str, Any]) -> bool:
+        """Add what a treaty of this type lacks or must not have; return whether that is nothing."""
+        wrong: list[tuple[str, str, str]] = []
+        if kind == "SL":
+            lacks = [name for name in STOP_LOSS_COLUMNS if name not in given]
+            doubled = [name for name in STOP_LOSS_TERMS if name in given]
+            column = cells.sheet.table.column
+            wrong += [(name, "is empty, and a stop loss (SL) needs it", column(name).allowed) for name in lacks]
+            wrong += [(name, "is given, and a stop loss (SL) has ratios of GNPI", "an empty cell") for name in doubled]
+        else:
+            foreign = [name for name in STOP_LOSS_COLUMNS if name in given]
+            wrong += [(name, "is given, and only a stop loss (SL) has it", "an empty cell") for name in foreign]
+        if kind == "QS" and "ceded_share" not in given:
+            wrong.append(("ceded_share", "is empty, and a quota share (QS) needs it", "a number >= 0 and <= 1"))
+        for field, problem, allowed in wrong:
+            self._add(cells, field, [row], problem, None, allowed)
+        return not wrong
+
+    def _groups(self) -> None:
+        groups, outwards = self.tables.get("groups"), self.tables.get("outwards")
+        members, rows = self._members()
+        if groups is None or members is None:
+            return
+        names = groups.texts.get("group_name")
+        if names is not None:
+            self._group_names(groups, names)
+        deals, deal_ids = self.tables.get("deals"), self._texts("deals", "deal_id")
+        if deal_ids is None:
+            known: Collection[str] = {deal for of in members.values() for deal in of.deals}
+        else:
+            known = {deal: row for row, deal in reversed([*enumerate(deal_ids.rows())]) if deal is not None}
+        if self.head is None:
+            return
+        for fault in graph_faults(self.head.group, members, known):
+            place = fault.place
+            if place.kind == "top":
+                self.faults.add(HEAD, "group", fault.problem, fault.allowed)
+            elif place.kind == "member":
+                row = rows[place.group, place.member_type, place.member]
+                self._add(groups, "member_id", [row], fault.kind, lambda _, fault=fault: fault.problem, fault.allowed)  # type: ignore[misc]
+            elif deals is not None and isinstance(known, dict):
+                row = known[place.member]
+                self._add(deals, "deal_id", [row], fault.kind, lambda _, fault=fault: fault.problem, fault.allowed)  # type: ignore[misc]
+        covered = self._texts("outwards", "group_id")
+        if outwards is None or covered is None:
+            return
+        below = reached_from(self.head.group, members)
+        for row, group in enumerate(covered.rows()):
+            if group is not None:
+                problem = contract_group_problem(group, self.head.group, members, below)
+                if problem is not None:
+                    self._add(outwards, "group_id", [row], problem, None, COVERED_GROUPS)
+
+    def _members(self) -> tuple[dict[str, Members] | None, dict[tuple[str, str, str], int]]:
+        """Return the members of every group, each once, and the row of each membership."""
+        columns = [self._texts("groups", name) for name in ("group_id", "member_type", "member_id")]
+        texts = [column.rows() for column in columns if column is not None]
+        if len(texts) < len(columns):
+            return None, {}
+        rows: dict[tuple[str, str, str], int] = {}
+        deals: dict[str, list[str]] = {}
+        groups: dict[str, list[str]] = {}
+        for row, (group, kind, member) in enumerate(zip(*texts, strict=True)):
+            if group is not None:
+                deals.setdefault(group, [])
+                groups.setdefault(group, [])
+                if kind is not None and member is not None and rows.setdefault((group, kind, member), row) == row:
+                    (deals if kind == "deal" else groups)[group].append(member)
+        return {group: Members(deals[group], groups[group]) for group in deals}, rows
+
+    def _group_names(self, groups: Cells, names: Texts) -> None:
+        ids = groups.texts["group_id"].rows()
+        known: dict[str, str] = {}
+        for row, name in enumerate(names.rows()):
+            if name is not None and ids[row] is not None and known.setdefault(ids[row], name) != name:
+                problem = f"group {shown(ids[row])} is called {shown(known[ids[row]])} elsewhere and {shown(name)} here"
+                self._add(groups, "group_name", [row], problem, None, "one name for each group")
+
+    def _build(self, head: PortfolioFile) -> PreparedPortfolio:
+        """Build the portfolio of a folder without faults."""
+        catalogue = encode(_catalogue(self.tables["perils"], self.tables["events"]))
+        objects = {content_key(catalogue): catalogue}
+        elts = self._encode_elts(objects)
+        document = {
+            **head.model_dump(),
+            "catalogue": content_key(catalogue),
+            "deals": self._deal_models(elts),
+            "groups": self._group_models(),
+            "outwards": self._outwards_models(),
+        }
+        try:
+            return PreparedPortfolio(Portfolio.model_validate(document), objects)
+        except ValidationError as error:
+            # no folder is known that passes the checks above and not these; if there is one, its user gets the faults
+            raise FolderInvalid([*faults_of(error, "portfolio")]) from error
+
+    def _encode_elts(self, objects: dict[str, bytes]) -> dict[str, str]:
+        """Encode the ELTs that deals use into `objects`; return each one's key by its id."""
+        cells = self.tables["elts"]
+        ids = cells.texts["elt_id"]
+        events = cells.numbers["event_id"].values
+        order = np.lexsort((events, ids.codes))
+        order = order[cells.numbers["mean_loss"].values[order] > 0]
+        codes = ids.codes[order]
+        event = events[order].astype(np.int32)
+        columns = {"mean": cells.numbers["mean_loss"].values[order]}
+        for name in ("sd_independent", "sd_correlated"):
+            columns[name] = np.nan_to_num(cells.numbers[name].values[order])
+        exposure = cells.numbers["exposure"].values[order]
+        code_of = {elt: code for code, elt in enumerate(ids.values)}
+        keys = {}
+        for elt in sorted(self._ids("deals", "elt_id") or ()):
+            begin, end = np.searchsorted(codes, [code_of[elt], code_of[elt] + 1])
+            arrays: dict[str, Array] = {"event": event[begin:end], "mean": columns["mean"][begin:end]}
+            for name in ("sd_independent", "sd_correlated"):
+                if columns[name][begin:end].any():
+                    arrays[name] = columns[name][begin:end]
+            if begin < end and not np.isnan(exposure[begin]):
+                arrays["exposure"] = exposure[begin:end]
+            data = encode(arrays)
+            keys[elt] = content_key(data)
+            objects[keys[elt]] = data
+        return keys
+
+    def _deal_models(self, elts: dict[str, str]) -> list[dict[str, Any]]:
+        cells = self.tables["layers"]
+        layers: dict[str, list[dict[str, Any]]] = {}
+        rows = zip(cells.texts["deal_id"].rows(), cells.texts["layer_id"].rows(), self.terms["layers"], strict=True)
+        for deal, layer, terms in rows:
+            layers.setdefault(deal, []).append({"layer_id": layer, "terms": terms})
+        cells = self.tables["deals"]
+        names = ("deal_id", "cedant", "business_unit", "inception", "expiry", "currency")
+        columns = [cells.texts[name].rows() for name in names]
+        brokerages = np.nan_to_num(cells.numbers["brokerage"].values).tolist()
+        subjects = cells.texts["elt_id"].rows()
+        return [
+            {
+                **dict(zip(names, row, strict=True)),
+                "brokerage": brokerage,
+                "elt": elts[subject],
+                "layers": layers[row[0]],
+            }
+            for *row, brokerage, subject in zip(*columns, brokerages, subjects, strict=True)
+        ]
+
+    def _group_models(self) -> list[dict[str, Any]]:
+        members, _ = self._members()
+        ids, names = self.tables["groups"].texts["group_id"].rows(), self.tables["groups"].texts["group_name"].rows()
+        named = {group: name for group, name in zip(ids, names, strict=True) if name is not None}
+        return [
+            {"group_id": group, "name": named.get(group, group), "deals": of.deals, "groups": of.groups}
+            for group, of in (members or {}).items()
+        ]
+
+    def _outwards_models(self) -> list[dict[str, Any]]:
+        if not self.has_outwards:
+            return []
+        cells = self.tables["outwards"]
+        names = ("contract_id", "name", "group_id")
+        columns = [cells.texts[name].rows() for name in names]
+        priorities = cells.numbers["priority"].values.tolist()
+        return [
+            {**dict(zip(names, row, strict=True)), "priority": priority, "terms": terms}
+            for *row, priority, terms in zip(*columns, priorities, self.terms["outwards"], strict=True)
+        ]
+
+
+def _ratio_problem(law: str, ratio: float | None) -> tuple[str, None, str] | None:
+    """Return (problem, None, allowed) for a variance to mean that a frequency distribution cannot have."""
+    match law:
+        case "negative_binomial" if ratio is None or ratio <= 1:
+            return "is not above 1, and the frequency is negative_binomial", None, "a number > 1"
+        case "binomial" if ratio is None or ratio >= 1:
+            return "is not below 1, and the frequency is binomial", None, "a number >= 0 and < 1"
+        case "poisson" if ratio is not None and ratio != 1:
+            return "is not 1, and the frequency is poisson", None, "1, or an empty cell"
+    return None
+
+
+def _rates_by_peril(events: Cells | None) -> dict[str, float]:
+    """Return the expected number of events of each peril in a year."""
+    if events is None or "peril" not in events.texts or "rate" not in events.numbers:
+        return {}
+    perils, rates = events.texts["peril"], events.numbers["rate"]
+    ok = (perils.codes >= 0) & rates.ok
+    totals = np.bincount(perils.codes[ok], rates.values[ok], minlength=len(perils.values)).tolist()
+    return dict(zip(perils.values, totals, strict=True))
+
+
+def _catalogue(perils: Cells, events: Cells) -> dict[str, Array]:
+    """Return the arrays of the catalogue; a peril without events is left out, for it changes nothing."""
+    order = np.argsort(events.numbers["event_id"].values)
+    peril_of = events.texts["peril"]
+    used = sorted({peril_of.values[code] for code in np.unique(peril_of.codes)})
+    number = {peril: at for at, peril in enumerate(used)}
+    row_of = {peril: row for row, peril in enumerate(perils.texts["peril"].rows())}
+    rows = [row_of[peril] for peril in used]
+    laws, seasons = perils.texts["frequency"], perils.texts["season"]
+    numbers = np.array([number.get(peril, 0) for peril in peril_of.values], np.int32)
+    return {
+        "event": events.numbers["event_id"].values[order].astype(np.int32),
+        "rate": events.numbers["rate"].values[order],
+        "peril": numbers[peril_of.codes[order]],
+        "frequency": np.array([FREQUENCIES.index(laws.at(row)) for row in rows], np.int32),
+        "variance_to_mean": np.nan_to_num(perils.numbers["variance_to_mean"].values[rows], nan=1.0),
+        "season": np.array([seasons.at(row) or UNIFORM_SEASON for row in rows], np.float64),
+        "peril_names": np.frombuffer(json.dumps(used, ensure_ascii=False).encode(), np.uint8),
+    }

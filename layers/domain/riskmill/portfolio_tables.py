@@ -1,0 +1,408 @@
+"""The tables of a portfolio folder: which columns they have, what a cell may hold, and how the two list cells read.
+
+These specifications are the only place where the format is written down: the reader checks against them, the published
+JSON Schemas (docs/schema) are made from them, and a test holds the guide (docs/portfolio-format.md) to them.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from riskmill.checks import MAX_ID, MAX_TEXT
+from riskmill.models.catalogue import DAYS_IN_MONTH, FREQUENCIES
+from riskmill.portfolio import MAX_PRIORITY, MAX_SEED, MAX_TRIALS, Currency, Id, Name
+from riskmill.terms import Terms, TreatyType
+
+#: Event ids are int32 in every output.
+MAX_EVENT_ID = 2**31 - 1
+#: More reinstatements than this are a typing error.
+MAX_REINSTATEMENTS = 100
+
+Kind = Literal["id", "text", "number", "integer", "date", "choice", "charges", "season"]
+
+#: What a number looks like in a cell: no thousands separator, no unit, a point for decimals.
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+WHOLE_NUMBER = r"-?[0-9]+"
+_NUMBER = re.compile(NUMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column. A required one must be there, with something in every row; in others an empty cell is the default."""
+
+    name: str
+    kind: Kind
+    doc: str
+    required: bool = False
+    default: str = "none"
+    unit: str = ""
+    minimum: float | None = None
+    #: whether the minimum itself is excluded
+    above: bool = False
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> str:
+        """Say what a cell may hold, as a fault and the guide print it."""
+        match self.kind:
+            case "id":
+                return f"1 to {MAX_ID} printable characters without spaces around them"
+            case "text":
+                return f"1 to {MAX_TEXT} printable characters without spaces around them"
+            case "number" | "integer":
+                return ("a whole number" if self.kind == "integer" else "a number") + self._bounds()
+            case "date":
+                return "a date as YYYY-MM-DD"
+            case "choice":
+                return ", ".join(self.choices)
+            case "charges":
+                return f"`none`, or up to {MAX_REINSTATEMENTS} numbers >= 0 separated by `;`"
+            case "season":
+                return "12 numbers >= 0 separated by `;`, not all 0"
+
+    def _bounds(self) -> str:
+        low = None if self.minimum is None else f"{'>' if self.above else '>='} {self.minimum:.15g}"
+        high = None if self.maximum is None else f"<= {self.maximum:.15g}"
+        both = " and ".join(bound for bound in (low, high) if bound)
+        return f" {both}" if both else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: its columns, the columns that make a row unique, and whether it may be left out."""
+
+    name: str
+    doc: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    optional: bool = False
+
+    def column(self, name: str) -> Column:
+        """Return the column of this name."""
+        return next(column for column in self.columns if column.name == name)
+
+
+def _identifier(name: str, doc: str) -> Column:
+    return Column(name, "id", doc, required=True)
+
+
+def _amount(name: str, doc: str, *, default: str, unit: str = "currency", positive: bool = False) -> Column:
+    return Column(name, "number", doc, default=default, unit=unit, minimum=0, above=positive)
+
+
+_TERMS = (
+    Column("type", "choice", "Type of treaty.", required=True, choices=get_args(TreatyType)),
+    Column(
+        "ceded_share",
+        "number",
+        "Part of the subject loss that is ceded. Must be given for QS.",
+        default="1",
+        unit="fraction",
+        minimum=0,
+        maximum=1,
+    ),
+    _amount("occurrence_retention", "R of min(max(loss - R, 0), L), for each occurrence.", default="0"),
+    _amount("occurrence_limit", "L of min(max(loss - R, 0), L).", default="unlimited", positive=True),
+    _amount("aggregate_deductible", "D of min(max(sum - D, 0), G), for each contract year. Not for SL.", default="0"),
+    _amount("aggregate_limit", "G of min(max(sum - D, 0), G). Not for SL.", default="unlimited", positive=True),
+    Column(
+        "reinstatements",
+        "charges",
+        "Charge of each reinstatement as a fraction of the premium: `1;1` is two paid at 100%, `0` is one free, `none` "
+        "is no reinstatement. Needs an occurrence limit.",
+        default="unlimited and free",
+        unit="fraction",
+    ),
+    _amount("premium", "Annual premium of the whole layer (at 100%, before our share).", default="0"),
+    Column(
+        "participation", "number", "Our signed share of the layer.", default="1", unit="fraction", minimum=0, maximum=1
+    ),
+    _amount(
+        "gnpi", "Gross net premium income of the cedant. SL only, and required there.", default="none", positive=True
+    ),
+    _amount(
+        "attachment_ratio",
+        "a of min(max(S - a GNPI, 0), b GNPI). SL only, and required there.",
+        default="none",
+        unit="fraction of GNPI",
+    ),
+    _amount(
+        "limit_ratio",
+        "b of min(max(S - a GNPI, 0), b GNPI). SL only, and required there.",
+        default="none",
+        unit="fraction of GNPI",
+        positive=True,
+    ),
+)
+
+#: The columns that a stop loss is written in, and no other type.
+STOP_LOSS_COLUMNS = ("gnpi", "attachment_ratio", "limit_ratio")
+#: The terms that a stop loss's ratios stand for.
+STOP_LOSS_TERMS = ("aggregate_deductible", "aggregate_limit")
+#: The columns that are terms as they stand.
+TERMS_COLUMNS = tuple(name for name in Terms.model_fields if name != "type")
+
+PERILS = Table(
+    "perils",
+    "How often the events of each peril happen, and when in the year.",
+    (
+        _identifier("peril", "Id of the peril."),
+        Column(
+            "frequency",
+            "choice",
+            "Distribution of the number of events in a year.",
+            required=True,
+            choices=FREQUENCIES,
+        ),
+        Column(
+            "variance_to_mean",
+            "number",
+            "Variance of that number over its mean: above 1 for negative_binomial, below 1 for binomial, 1 or empty "
+            "for poisson.",
+            default="1",
+            unit="ratio",
+            minimum=0,
+        ),
+        Column(
+            "season",
+            "season",
+            "Weight of each month, January first; days of one month are alike.",
+            default="every day alike",
+            unit="weights",
+        ),
+    ),
+    ("peril",),
+)
+EVENTS = Table(
+    "events",
+    "The event catalogue.",
+    (
+        Column("event_id", "integer", "Id of the event.", required=True, minimum=1, maximum=MAX_EVENT_ID),
+        _identifier("peril", "A peril of `perils`."),
+        Column("region", "text", "Where the event strikes.", required=True),
+        Column("rate", "number", "Expected number in a year.", required=True, unit="per year", minimum=0, above=True),
+        Column("name", "text", "A name to recognise the event by.", default="none"),
+    ),
+    ("event_id",),
+)
+ELTS = Table(
+    "elts",
+    "Event loss tables: what each event costs each subject business.",
+    (
+        _identifier("elt_id", "Id of the event loss table. Deals may share one."),
+        Column("event_id", "integer", "An event of `events`.", required=True, minimum=1, maximum=MAX_EVENT_ID),
+        Column("mean_loss", "number", "Mean loss, given the event.", required=True, unit="currency", minimum=0),
+        _amount("sd_independent", "Part of the loss's standard deviation that is its own.", default="0"),
+        _amount(
+            "sd_correlated", "Part of the loss's standard deviation that is shared. Total = both added.", default="0"
+        ),
+        _amount("exposure", "Largest loss that is possible. For all rows of an ELT or for none.", default="none"),
+    ),
+    ("elt_id", "event_id"),
+)
+DEALS = Table(
+    "deals",
+    "Contracts as underwritten.",
+    (
+        _identifier("deal_id", "Id of the deal."),
+        Column("cedant", "text", "The company that cedes.", required=True),
+        Column("business_unit", "text", "The part of our company that wrote it.", required=True),
+        Column("inception", "date", "First day.", required=True),
+        Column("expiry", "date", "Last day, not before the inception.", required=True),
+        Column("currency", "id", "Must be the portfolio's currency.", required=True),
+        Column("brokerage", "number", "Brokerage on the premium.", default="0", unit="fraction", minimum=0, maximum=1),
+        _identifier("elt_id", "The deal's subject losses: an ELT of `elts`."),
+    ),
+    ("deal_id",),
+)
+LAYERS = Table(
+    "layers",
+    "Layers of the deals. Every deal has at least one; its layers share its subject losses.",
+    (
+        _identifier("layer_id", "Id of the layer, unique in the portfolio."),
+        _identifier("deal_id", "A deal of `deals`."),
+        *_TERMS,
+    ),
+    ("layer_id",),
+)
+GROUPS = Table(
+    "groups",
+    "Members of each group, one a row.",
+    (
+        _identifier("group_id", "Id of the group."),
+        Column("member_type", "choice", "What the member is.", required=True, choices=("deal", "group")),
+        _identifier("member_id", "A deal of `deals` or a group of `groups`."),
+        Column("group_name", "text", "Name of the group, in any of its rows or in all.", default="the group's id"),
+    ),
+    ("group_id", "member_type", "member_id"),
+)
+OUTWARDS = Table(
+    "outwards",
+    "Outwards (retrocession) contracts. This table may be left out, or have no row.",
+    (
+        _identifier("contract_id", "Id of the contract."),
+        Column("name", "text", "Name of the contract.", required=True),
+        _identifier("group_id", "The group whose losses it covers: the top group or one below it."),
+        Column(
+            "priority",
+            "integer",
+            "Inuring order within the group; contracts of equal priority have the same subject.",
+            required=True,
+            minimum=1,
+            maximum=MAX_PRIORITY,
+        ),
+        *(
+            replace(column, doc="The share that is placed.") if column.name == "participation" else column
+            for column in _TERMS
+        ),
+    ),
+    ("contract_id",),
+    optional=True,
+)
+
+#: Every table, in the order in which faults are listed.
+TABLES = {table.name: table for table in (PERILS, EVENTS, ELTS, DEALS, LAYERS, GROUPS, OUTWARDS)}
+
+
+class PortfolioFile(BaseModel):
+    """portfolio.json: what the portfolio is called and how it is run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    #: Version of the format.
+    format: Literal[1]
+    name: Name
+    description: Annotated[str, Field(max_length=10_000)] = ""
+    #: Currency (ISO 4217) of every amount.
+    currency: Currency
+    #: The day on which the portfolio stands as given.
+    as_at: date
+    #: Simulated contract years.
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+    #: Seed of the random numbers.
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
+    #: Id of the top group; every deal is a member of it or of a group below it.
+    group: Id
+
+
+def parse_number(text: str) -> float | None:
+    """Return a number that stands in a cell; None for anything else, infinite ones included."""
+    if _NUMBER.fullmatch(text) is None:
+        return None
+    value = float(text)
+    return value + 0.0 if math.isfinite(value) else None  # + 0.0 turns -0 into 0
+
+
+def parse_reinstatements(text: str) -> tuple[float, ...] | None:
+    """Return the charges in a cell (`none` is no reinstatement, so no charge); None when it is not written so."""
+    if text == "none":
+        return ()
+    charges = _parse_list(text)
+    return charges if charges is not None and len(charges) <= MAX_REINSTATEMENTS else None
+
+
+def parse_season(text: str) -> tuple[float, ...] | None:
+    """Return 12 monthly weights that sum to 1 (January first); None when the cell is not written so."""
+    weights = _parse_list(text)
+    if weights is None or len(weights) != len(DAYS_IN_MONTH):
+        return None
+    heaviest = max(weights)
+    if heaviest == 0:
+        return None
+    parts = [weight / heaviest for weight in weights]  # so that the sum cannot overflow
+    total = math.fsum(parts)
+    return tuple(part / total for part in parts)
+
+
+#: The season of a peril that has none: every day of the year alike.
+UNIFORM_SEASON = tuple(days / sum(DAYS_IN_MONTH) for days in DAYS_IN_MONTH)
+
+
+def _parse_list(text: str) -> tuple[float, ...] | None:
+    values = []
+    for part in text.split(";"):
+        value = parse_number(part)
+        if value is None or value < 0:
+            return None
+        values.append(value)
+    return tuple(values)
+
+
+def portfolio_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of portfolio.json."""
+    schema = PortfolioFile.model_json_schema()
+    return {"$schema": _DRAFT, **schema, "title": "portfolio.json"}
+
+
+def table_schema(table: Table) -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of one row of a table, an empty cell being null or left out."""
+    schema: dict[str, Any] = {
+        "$schema": _DRAFT,
+        "title": f"a row of {table.name}",
+        "description": table.doc,
+        "type": "object",
+        "properties": {column.name: _cell_schema(column) for column in table.columns},
+        "required": [column.name for column in table.columns if column.required],
+        "additionalProperties": False,
+    }
+    names = {column.name for column in table.columns}
+    if names.issuperset(STOP_LOSS_COLUMNS):
+        schema["allOf"] = _terms_schema()
+    return schema
+
+
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _cell_schema(column: Column) -> dict[str, Any]:
+    cell: dict[str, Any] = {
+        "description": column.doc if column.required else f"{column.doc} Default: {column.default}."
+    }
+    if column.unit:
+        cell["description"] += f" Unit: {column.unit}."
+    number = f"(?:{NUMBER.replace('[+-]?', '', 1)})"
+    match column.kind:
+        case "id" | "text":
+            kind, rest = "string", {"maxLength": MAX_ID if column.kind == "id" else MAX_TEXT, "pattern": r"^\S(.*\S)?$"}
+        case "number" | "integer":
+            kind, rest = column.kind, {}
+            if column.minimum is not None:
+                rest["exclusiveMinimum" if column.above else "minimum"] = column.minimum
+            if column.maximum is not None:
+                rest["maximum"] = column.maximum
+        case "date":
+            kind, rest = "string", {"format": "date", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
+        case "choice":
+            return {**cell, "enum": [*column.choices] if column.required else [*column.choices, None]}
+        case "charges":
+            kind, rest = "string", {"pattern": f"^(none|{number}(;{number}){{0,{MAX_REINSTATEMENTS - 1}}})$"}
+        case "season":
+            kind, rest = "string", {"pattern": f"^{number}(;{number}){{{len(DAYS_IN_MONTH) - 1}}}$"}
+    return {**cell, "type": kind if column.required else [kind, "null"], **rest}
+
+
+def _given(names: Sequence[str]) -> dict[str, Any]:
+    return {"required": [*names], "properties": {name: {"not": {"type": "null"}} for name in names}}
+
+
+def _not_given(names: Sequence[str]) -> dict[str, Any]:
+    return {"properties": {name: {"type": "null"} for name in names}}
+
+
+def _terms_schema() -> list[dict[str, Any]]:
+    def of_type(kind: str) -> dict[str, Any]:
+        return {"properties": {"type": {"const": kind}}, "required": ["type"]}
+
+    stop_loss = _given(STOP_LOSS_COLUMNS)
+    stop_loss["properties"] |= _not_given(STOP_LOSS_TERMS)["properties"]
+    return [
+        {"if": of_type("SL"), "then": stop_loss, "else": _not_given(STOP_LOSS_COLUMNS)},
+        {"if": of_type("QS"), "then": _given(["ceded_share"])},
+        {"if": _given(["reinstatements"]), "then": _given(["occurrence_limit"])},
+    ]
