@@ -67,7 +67,8 @@ class JobGraph:
 
     def key(self, job: int) -> str:
         """Return the key of a job as 32 hex digits."""
-        return self.keys[job].tobytes().hex()
+        data: bytes = self.keys[job].tobytes()
+        return data.hex()
 
     def label(self, job: int) -> str:
         """Return a name of a job that a person understands: model, subject, block."""
@@ -116,7 +117,8 @@ class JobGraph:
         text = json.loads(arrays.pop("text").tobytes())
         specs = [Spec(model, version, params.encode()) for model, version, params in text["specs"]]
         names = {name: text[name] for name in ("subjects", "externals", "target_names")}
-        return cls(**arrays, specs=specs, **names)
+        fields: dict[str, Any] = {**arrays, **names, "specs": specs}
+        return cls(**fields)
 
 
 class GraphBuilder:

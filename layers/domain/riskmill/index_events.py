@@ -40,7 +40,9 @@ def read_index_messages(records: Iterable[Mapping[str, Any]]) -> IndexBatch:
     for record in records:
         message = str(record["messageId"])
         try:
-            keys[message] = [bytes.fromhex(ref[2:]) for ref in map(ref_of, _names(record["body"])) if ref and ref[0] == "p"]
+            keys[message] = [
+                bytes.fromhex(ref[2:]) for ref in map(ref_of, _names(record["body"])) if ref and ref[0] == "p"
+            ]
         except (ValueError, KeyError, TypeError) as error:
             unreadable[message] = f"{type(error).__name__}: {error}"
     return IndexBatch(keys, unreadable)

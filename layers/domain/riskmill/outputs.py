@@ -40,7 +40,7 @@ class Arrays(dict[str, Array]):
 
 
 def encode(arrays: dict[str, Array]) -> bytes:
-    """Return the bytes of these arrays; equal arrays give equal bytes. Raises ModelError for a dtype it cannot store."""
+    """Return the bytes of these arrays; equal arrays give equal bytes. Raises ModelError for other dtypes."""
     for name, array in arrays.items():
         if array.dtype.kind not in "iufb":
             raise ModelError(f"output {name!r} has dtype {array.dtype}, which cannot be stored")

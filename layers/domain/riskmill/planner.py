@@ -36,6 +36,10 @@ DEFAULT_RATES: dict[str, float] = {
 JOB_OVERHEAD_SECONDS = 0.008
 
 
+#: An object of a wave's jobs is closed once it is this large.
+JOBS_OBJECT_BYTES = 32 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
     """How work is cut into batches."""
@@ -189,18 +193,18 @@ def plan_waves(
 
 def wave_files(
     graph: JobGraph, wave: list[Batch], *, run_id: str, round_number: int
-) -> tuple[list[dict[str, object]], bytes]:
-    """Return a wave as the Distributed Map reads it: one small item a batch, and the jobs of all batches.
+) -> Iterator[tuple[str, bytes, list[dict[str, object]]]]:
+    """Yield a wave's jobs as few large objects: (name, JSON lines, the items of the Distributed Map that read it).
 
-    Each item names its byte range in the jobs object (JSON lines), so a wave is two S3 objects however many batches
-    it has, and an item stays far below the 256 KiB that Step Functions allows.
+    Each item names its byte range, so a wave takes a handful of S3 requests however many batches it has, an item stays
+    far below the 256 KiB that Step Functions allows, and no more than one object is in memory at a time.
     """
     number = wave[0].wave
-    jobs_object = f"runs/{run_id}/plan/r{round_number}/w{number}.jobs"
     params: dict[int, str] = {}
     items: list[dict[str, object]] = []
     chunks: list[bytes] = []
-    start = 0
+    start = part = 0
+    name = f"runs/{run_id}/plan/r{round_number}/w{number}.0.jobs"
     for index, batch in enumerate(wave):
         data = "\n".join(_job_lines(graph, batch.jobs, params)).encode()
         items.append(
@@ -212,14 +216,19 @@ def wave_files(
                 "jobs": len(batch.jobs),
                 "seconds": round(batch.seconds, 3),
                 "target": batch.target,
-                "object": jobs_object,
+                "object": name,
                 "start": start,
                 "end": start + len(data),
             }
         )
         chunks.append(data)
         start += len(data)
-    return items, b"".join(chunks)
+        if start >= JOBS_OBJECT_BYTES:
+            yield name, b"".join(chunks), items
+            items, chunks, start, part = [], [], 0, part + 1
+            name = f"runs/{run_id}/plan/r{round_number}/w{number}.{part}.jobs"
+    if items:
+        yield name, b"".join(chunks), items
 
 
 def _job_lines(graph: JobGraph, jobs: list[int], params: dict[int, str]) -> Iterator[str]:

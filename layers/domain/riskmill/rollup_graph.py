@@ -10,11 +10,17 @@ from hashlib import blake2b
 
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
 from riskmill.jobs import canonical
-from riskmill.models import BLOCK_TRIALS
+from riskmill.models.catalogue import BLOCK_TRIALS
 from riskmill.portfolio import Deal, Group, Outwards, Portfolio
+from riskmill.terms import Terms
 
 #: Children of one sum. A leaf holds about this many deals, so one changed deal reads this many outputs again.
 FAN_IN = 64
+
+#: Splits in two that one node of the tree of buckets takes at once: 2^6 = FAN_IN children at the most.
+LEVEL_BITS = 6
+
+HASH_BITS = 128
 
 #: The tail of co-TVaR: the worst 1% of years.
 TAIL = 0.99
@@ -29,31 +35,41 @@ def blocks_of(trials: int) -> list[tuple[int, int]]:
 
 
 class Bucket:
-    """A node of the tree in which a group's deals are summed: a leaf of deals, or up to 16 smaller buckets."""
+    """A node of the tree in which a group's deals are summed: a leaf of deals, or up to FAN_IN smaller buckets.
+
+    A deal's place follows from the bits of a hash of its id, not from its position, so that an inserted deal changes
+    one path. A part with more than FAN_IN deals is split by the next bit; a node takes LEVEL_BITS such splits at once.
+    """
 
     __slots__ = ("buckets", "deals", "name")
 
-    def __init__(self, name: str, deals: Sequence[str]) -> None:
+    def __init__(self, name: str, deals: Sequence[str], depth: int = 0) -> None:
         self.name = name
         self.deals: list[str] = []
         self.buckets: list[Bucket] = []
         if len(deals) <= FAN_IN:
             self.deals = sorted(deals)
-            return
-        depth = len(name.rpartition("/")[2])
-        split: dict[str, list[str]] = {}
-        for deal in deals:
-            split.setdefault(_digits(deal)[depth], []).append(deal)
-        self.buckets = [Bucket(name + digit, split[digit]) for digit in sorted(split)]
+        else:
+            parts = _split(name, deals, depth, depth + LEVEL_BITS)
+            self.buckets = [Bucket(part, members, at) for part, members, at in parts]
 
     def leaves(self) -> list["Bucket"]:
         """Return the leaves below (or this one), in order."""
         return [self] if not self.buckets else [leaf for bucket in self.buckets for leaf in bucket.leaves()]
 
 
-def _digits(deal_id: str) -> str:
-    """Return the hex digits that place a deal: a hash of its id, not its position, so an insert changes one path."""
-    return blake2b(deal_id.encode(), digest_size=8).hexdigest()
+def _split(name: str, deals: Sequence[str], depth: int, until: int) -> list[tuple[str, Sequence[str], int]]:
+    """Return (name, deals, depth) of the parts of these deals after as many splits as they need, down to `until`."""
+    if len(deals) <= FAN_IN or depth == until:
+        return [(name, deals, depth)]
+    halves: tuple[list[str], list[str]] = ([], [])
+    for deal in deals:
+        halves[_hash(deal) >> (HASH_BITS - 1 - depth) & 1].append(deal)
+    return [part for bit, half in enumerate(halves) if half for part in _split(f"{name}{bit}", half, depth + 1, until)]
+
+
+def _hash(deal_id: str) -> int:
+    return int.from_bytes(blake2b(deal_id.encode(), digest_size=HASH_BITS // 8).digest())
 
 
 class _Rollup:
@@ -105,16 +121,14 @@ class _Rollup:
     def _price(self, deal: Deal, yet: int, block: int, affinity: int) -> int:
         spec = self.price_specs.get(deal.deal_id)
         if spec is None:
-            terms = [layer.terms.model_dump(mode="json", exclude_defaults=True) for layer in deal.layers]
+            terms = [_terms(layer.terms) for layer in deal.layers]
             spec = self.price_specs[deal.deal_id] = self.graph.spec("price_deal", 1, canonical({"layers": terms}))
         elt = self.graph.external(f"i:{deal.elt}")
         work = self.blocks[block][1] * len(deal.layers)
         subject = self.graph.subject(f"deal {deal.deal_id}")
         return self.graph.job(spec, [elt, yet], subject=subject, block=block, work=work, affinity=affinity)
 
-    def _own_deals(
-        self, group: Group, yets: list[int], leaves: list[tuple[Bucket, list[int]]]
-    ) -> list[list[int]]:
+    def _own_deals(self, group: Group, yets: list[int], leaves: list[tuple[Bucket, list[int]]]) -> list[list[int]]:
         """Add a group's own deals; return the job that sums them for each block (as one list, or none)."""
         if not group.deals:
             return []
@@ -126,7 +140,9 @@ class _Rollup:
                 affinity, self.affinities = self.affinities, self.affinities + 1
                 deals = [self._price(self.deals[deal], yet, block, affinity) for deal in leaf.deals]
                 sums.append(
-                    self.graph.job(self.leaf_spec, deals, subject=subject, block=block, work=len(deals), affinity=affinity)
+                    self.graph.job(
+                        self.leaf_spec, deals, subject=subject, block=block, work=len(deals), affinity=affinity
+                    )
                 )
             leaves.append((leaf, sums))
         by_leaf = {id(leaf): sums for leaf, sums in leaves}
@@ -174,7 +190,7 @@ class _Rollup:
             by_priority.setdefault(contract.priority, []).append(contract)
         for priority in sorted(by_priority):
             contracts = sorted(by_priority[priority], key=lambda contract: contract.contract_id)
-            terms = [c.terms.model_dump(mode="json", exclude_defaults=True) for c in contracts]
+            terms = [_terms(contract.terms) for contract in contracts]
             spec = self.graph.spec("apply_retro", 1, {"contracts": terms})
             subject = self.graph.subject("outwards " + " + ".join(c.contract_id for c in contracts))
             subject_jobs = [
@@ -195,17 +211,15 @@ class _Rollup:
             inputs["ceded"] = [*yets, *gross[group_id], *net[group_id]]
         measured = {}
         for perspective, jobs in inputs.items():
-            spec = self.graph.spec(
-                "measure", 1, {"blocks": len(self.blocks), "perspective": perspective, "tail": TAIL}
-            )
+            spec = self.graph.spec("measure", 1, {"blocks": len(self.blocks), "perspective": perspective, "tail": TAIL})
             subject = self.graph.subject(f"group {group_id} {perspective}")
             measured[perspective] = self.graph.job(spec, jobs, subject=subject, work=self.portfolio.trials)
-            self.graph.target(measure_name(group_id, perspective), measured[perspective])
+        measured.setdefault("net", measured["gross"])
+        for perspective, job in measured.items():
+            self.graph.target(measure_name(group_id, perspective), job)
         return measured
 
-    def _allocate(
-        self, leaves: list[tuple[Bucket, list[int]]], yets: list[int], top: dict[str, int]
-    ) -> None:
+    def _allocate(self, leaves: list[tuple[Bucket, list[int]]], yets: list[int], top: dict[str, int]) -> None:
         parts = []
         for leaf, sums in leaves:
             deals = [self.deals[deal] for deal in leaf.deals]
@@ -232,18 +246,16 @@ def allocate_params(deals: Sequence[Deal], blocks: int) -> dict[str, object]:
     """Return the parameters of the allocation of one bucket: its deals and their layers, in the bucket's order."""
     return {
         "blocks": blocks,
-        "deals": [
-            {
-                "deal_id": deal.deal_id,
-                "brokerage": deal.brokerage,
-                "layers": [
-                    {"layer_id": layer.layer_id, "terms": layer.terms.model_dump(mode="json", exclude_defaults=True)}
-                    for layer in deal.layers
-                ],
-            }
-            for deal in deals
-        ],
+        "deals": [deal.deal_id for deal in deals],
+        "brokerage": [deal.brokerage for deal in deals],
+        "layers": [[layer.layer_id for layer in deal.layers] for deal in deals],
+        "terms": [[_terms(layer.terms) for layer in deal.layers] for deal in deals],
     }
+
+
+def _terms(terms: Terms) -> dict[str, object]:
+    """Return terms as they stand in a key: without defaults, so that a term added later leaves old keys alone."""
+    return terms.model_dump(mode="json", exclude_defaults=True)
 
 
 def rollup_graph(portfolio: Portfolio) -> JobGraph:

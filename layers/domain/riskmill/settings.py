@@ -38,5 +38,7 @@ class Settings:
             try:
                 values[name] = {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
             except (KeyError, ValueError) as error:
-                raise RiskmillError(f"environment variable {name.upper()}: {text!r} is not a {kind.__name__}") from error
+                raise RiskmillError(
+                    f"environment variable {name.upper()}: {text!r} is not a {kind.__name__}"
+                ) from error
         return cls(**values)  # type: ignore[arg-type]

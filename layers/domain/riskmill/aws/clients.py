@@ -7,7 +7,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     ClientError,
-    ConnectionError,  # noqa: A004 - botocore's own name
+    ConnectionError,
     HTTPClientError,
 )
 from redis import Redis

@@ -67,11 +67,18 @@ class ControlTable:
     """Reads and writes the control table."""
 
     def __init__(self, name: str) -> None:
-        self._table = boto3.resource("dynamodb", config=CONFIG).Table(name)
+        # The stubs of attribute values are wider than what this table holds.
+        self._table: Any = boto3.resource("dynamodb", config=CONFIG).Table(name)
 
     def begin_run(self, run_id: str, **facts: Any) -> dict[str, Any]:
-        """Note that a run begins, and return its item. A retried start finds the first one's item and changes nothing."""
-        item = {"status": "RUNNING", "phase": "planning", "started": time.time(), "cancelled": False, "demand": 0} | facts
+        """Note that a run begins, and return its item. A retried start finds the first item and changes nothing."""
+        item = {
+            "status": "RUNNING",
+            "phase": "planning",
+            "started": time.time(),
+            "cancelled": False,
+            "demand": 0,
+        } | facts
         item["expires_at"] = int(time.time()) + KEEP_SECONDS
         with _translating("begin run"):
             try:
@@ -94,9 +101,7 @@ class ControlTable:
     def runs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the latest runs, newest first."""
         with _translating("list runs"):
-            answer = self._table.query(
-                KeyConditionExpression=Key("pk").eq(RUNS), ScanIndexForward=False, Limit=limit
-            )
+            answer = self._table.query(KeyConditionExpression=Key("pk").eq(RUNS), ScanIndexForward=False, Limit=limit)
         return [dict(_plain(item)) | {"run_id": item["sk"]} for item in answer["Items"]]
 
     def update_run(self, run_id: str, **facts: Any) -> None:

@@ -124,7 +124,9 @@ class Outputs:
     `requeue` is called with the names of outputs that were there already, since no event will index them again.
     """
 
-    def __init__(self, bucket: Bucket, *, memory_bytes: int, lifecycle_days: int, requeue: Callable[[Sequence[str]], None]) -> None:
+    def __init__(
+        self, bucket: Bucket, *, memory_bytes: int, lifecycle_days: int, requeue: Callable[[Sequence[str]], None]
+    ) -> None:
         self._bucket = bucket
         self._memory_bytes = memory_bytes
         self._lifecycle_seconds = lifecycle_days * SECONDS_A_DAY
@@ -195,8 +197,6 @@ class Outputs:
             return True
         self._requeue([name])
         return False
-
-
 
 
 def ignore(_: Iterable[str]) -> None:

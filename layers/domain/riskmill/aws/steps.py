@@ -7,6 +7,7 @@ adds to the cache or the control table is a set, a maximum or a count that the b
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -27,7 +28,8 @@ from riskmill.jobs import Job, object_name
 from riskmill.outputs import Arrays, decode, encode
 from riskmill.planner import PlanSettings, estimate_seconds, frontier, plan_waves, prune, wave_files
 from riskmill.portfolio import Portfolio
-from riskmill.publish import RunFacts, result_tables, summarise
+from riskmill.publish import result_tables, summarise
+from riskmill.results import Run
 from riskmill.rollup_graph import rollup_graph
 from riskmill.run_files import (
     checked_run_id,
@@ -90,8 +92,10 @@ class Steps:
         seconds = estimate_seconds(graph, self.control.rates())
         waves = plan_waves(graph, run, seconds, settings)
         for number, wave in enumerate(waves):
-            items, jobs = wave_files(graph, wave, run_id=run_id, round_number=round_number)
-            self.bucket.put(str(items[0]["object"]), jobs)
+            items: list[dict[str, object]] = []
+            for name, jobs, part in wave_files(graph, wave, run_id=run_id, round_number=round_number):
+                self.bucket.put(name, jobs)
+                items.extend(part)
             self.bucket.put_json(wave_file(run_id, round_number, number), items)
         counts = [
             {"jobs": sum(len(b.jobs) for b in w), "batches": len(w), "seconds": round(sum(b.seconds for b in w), 3)}
@@ -247,15 +251,15 @@ class Steps:
             raise MissingInput(f"p:{str(error.args[0]).rpartition('/')[2]}") from error
         return dict(zip(graph.target_names, read, strict=True))
 
-    def _facts(self, run: Mapping[str, Any], *, ended: float, status: str) -> RunFacts:
+    def _facts(self, run: Mapping[str, Any], *, ended: float, status: str) -> Run:
         batches = self.control.batches(str(run["run_id"]))
         where: dict[str, int] = {}
         for batch in batches:
             where[str(batch["where"])] = where.get(str(batch["where"]), 0) + int(batch.get("done", 0))
-        return RunFacts(
+        return Run(
             run_id=str(run["run_id"]),
             status=status,
-            started=float(run["started"]),
+            started=datetime.fromtimestamp(float(run["started"]), UTC),
             seconds=round(ended - float(run["started"]), 3),
             jobs=int(run["jobs"]),
             cached=int(run.get("cached", 0)),
@@ -267,7 +271,7 @@ class Steps:
         )
 
     def finish_failed(self, run_id: str, error: str, cause: str) -> dict[str, Any]:
-        """Mark a run failed, with the jobs that failed named, and return the cause for the state machine to end with."""
+        """Mark a run failed, its failed jobs named, and return the cause for the state machine to end with."""
         failures = self.unfinished(run_id)
         named = [f"{job['job']}: {job['error']}" for job in failures if job.get("error")]
         message = "; ".join(named[:NAMED]) if named else f"{error}: {_readable(cause)}"

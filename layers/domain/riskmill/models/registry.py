@@ -42,7 +42,7 @@ def model(name: str, *, version: int, params: type[BaseModel]) -> Callable[[Run]
 
 
 def run_model(name: str, version: int, params: dict[str, Any], inputs: Sequence[Arrays]) -> dict[str, Array]:
-    """Run a registered model on parameters as they stand in a job. Raises ModelError for an unknown model or bad ones."""
+    """Run a model on parameters as they stand in a job. Raises ModelError for an unknown model or bad parameters."""
     registered = MODELS.get((name, version))
     if registered is None:
         raise ModelError(f"no model {name} version {version}; known: {sorted(MODELS)}")
