@@ -58,13 +58,12 @@ image: ## build the Fargate worker's image (BASE_IMAGE=..., IMAGE=...)
 	fi
 
 # UPGRADE=1 takes new versions; without it, only what an .in file asks for changes.
-# The layer and the worker are constrained to dev.txt, so that tests run the versions that are deployed.
+# The layer (the worker installs the same file) is constrained to dev.txt, so that tests run what is deployed.
 lock: .tools/.stamp ## compile the hash-locked requirement files (UPGRADE=1 for new versions)
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
-	$(COMPILE) requirements/worker.in -c requirements/dev.txt -o requirements/worker.txt
 	$(COMPILE) requirements/layer.in -c requirements/dev.txt -o layers/dependencies/requirements.txt
 
 clean: ## remove what can be made again, but the environments
