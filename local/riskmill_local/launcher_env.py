@@ -1,0 +1,7 @@
+"""Names of the environment variables between cloud.up and the launcher, free of imports that start MiniStack."""
+
+HANDLER_ENV = "RISKMILL_HANDLER_ENV"
+"""JSON object of further environment variables for every Lambda handler."""
+
+ARTEFACTS = "RISKMILL_ARTEFACTS"
+"""Folder where the artefacts of functions and layers are extracted."""
