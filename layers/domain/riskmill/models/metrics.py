@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from decimal import Decimal
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -116,7 +116,7 @@ def _moments(annual: F64) -> dict[str, Array]:
     }
 
 
-def worst(trials: int, probability: Decimal) -> tuple[int, float]:
+def worst(trials: int, probability: Fraction) -> tuple[int, float]:
     """Return how many trials the worst `probability` of them are: whole ones, and the fraction of one more."""
     count = trials * probability
     return int(count), float(count - int(count))
@@ -147,7 +147,7 @@ def quantile(falling: F64, return_period: int) -> tuple[float, float, float, flo
     if rank < 1:
         return math.nan, math.nan, math.nan, math.nan
     upper, lower = confidence_ranks(trials, return_period)
-    whole, fraction = worst(trials, Decimal(1) / return_period)
+    whole, fraction = worst(trials, Fraction(1, return_period))
     return (
         float(falling[rank - 1]),
         float(falling[lower - 1]) if lower <= trials else math.nan,
@@ -157,7 +157,7 @@ def quantile(falling: F64, return_period: int) -> tuple[float, float, float, flo
 
 
 def confidence_ranks(trials: int, return_period: int) -> tuple[int, int]:
-    """Return the ranks, from the largest, of the upper and the lower confidence limit of a return period's loss.
+    """Return the ranks, from the largest, of the upper and the lower confidence limit of a return period's loss (> 1).
 
     The number B of trials that exceed the true loss is binomial(trials, 1 / return_period). The upper rank u is the
     largest with P(B < u) <= 2.5%, and 0 if there is none; the lower rank l is the smallest with P(B >= l) <= 2.5%,
@@ -195,7 +195,7 @@ def curve_ranks(trials: int) -> I64:
 def _tail(annual: F64, level: float) -> dict[str, Array]:
     """Return VaR and TVaR of the annual loss, and the weight of each trial in it, ties at the boundary shared alike."""
     # str gives the level as it was written: 0.99 leaves 1% exactly.
-    whole, fraction = worst(annual.size, 1 - Decimal(str(level)))
+    whole, fraction = worst(annual.size, 1 - Fraction(str(level)))
     falling = np.sort(annual)[::-1]
     rank = max(whole + (fraction > 0), 1)
     boundary = falling[rank - 1]
