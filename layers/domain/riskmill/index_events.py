@@ -43,7 +43,7 @@ def read_index_messages(records: Iterable[Mapping[str, Any]]) -> IndexBatch:
             keys[message] = [
                 bytes.fromhex(ref[2:]) for ref in map(ref_of, _names(record["body"])) if ref and ref[0] == "p"
             ]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             unreadable[message] = f"{type(error).__name__}: {error}"
     return IndexBatch(keys, unreadable)
 

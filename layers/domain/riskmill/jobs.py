@@ -9,6 +9,7 @@ Literal digests are pinned in tests/unit/test_jobs.py: a release that changes ke
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -24,6 +25,9 @@ KEY_BYTES = 16
 
 #: Objects that came with a portfolio ("inputs") and outputs of jobs ("parts"), by the first letter of a reference.
 REF_PREFIXES = {"i": "inputs", "p": "parts"}
+
+#: Name of such an object; anything else in those folders is not ours.
+_NAME = re.compile(rf"(inputs|parts)/([0-9a-f]{{2}})/(\2[0-9a-f]{{{2 * KEY_BYTES - 2}}})")
 
 
 def content_key(data: bytes) -> str:
@@ -80,12 +84,8 @@ def object_name(ref: str) -> str:
 
 def ref_of(name: str) -> str | None:
     """Return the reference of an S3 object name, or None for an object that is neither an input nor an output."""
-    folder, _, rest = name.partition("/")
-    prefix, _, key = rest.partition("/")
-    for kind, known in REF_PREFIXES.items():
-        if folder == known and len(key) == 2 * KEY_BYTES and key.startswith(prefix) and len(prefix) == 2:
-            return f"{kind}:{key}"
-    return None
+    match = _NAME.fullmatch(name)
+    return f"{match[1][0]}:{match[3]}" if match else None
 
 
 @dataclass(frozen=True, slots=True)

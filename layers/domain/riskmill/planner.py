@@ -122,15 +122,17 @@ def _pack(
     by_parallelism = min(settings.parallelism, -(-total // settings.min_batch_seconds))
     goal = total / max(1.0, by_length, by_parallelism)
     batches: list[Batch] = []
-    batch, done, last = Batch(wave), 0.0, -1
+    batch, done, end, last = Batch(wave), 0.0, goal, -1
     for job in ready:
         boundary = affinity[job] != last or affinity[job] < 0
-        # Ends are counted from the start of the wave, so that rounding at boundaries does not add up.
-        full = done >= goal * (len(batches) + 1) - 1e-9
+        full = done >= end - 1e-9
         too_long = batch.seconds + seconds[job] > settings.max_batch_seconds
         if batch.jobs and ((full and boundary) or too_long or len(batch.jobs) >= settings.max_batch_jobs):
             batches.append(batch)
             batch = Batch(wave)
+            # Ends are multiples of the goal from the start of the wave, so that rounding at boundaries does not add up;
+            # what is left after a job longer than the goal begins at the next one.
+            end = goal * (round(done / goal) + 1)
         batch.jobs.append(job)
         batch.seconds += seconds[job]
         done += seconds[job]

@@ -122,14 +122,12 @@ def settle(
     """Account for every job of a plan.
 
     `status` is what was known before the round and `run` what was planned; `found` are unaccounted jobs whose outputs
-    exist after all, `vanished` cached ones whose outputs turned out to be gone. A later attempt's success outweighs an
+    exist after all, `vanished` ones whose outputs turned out to be gone, whatever anybody said. A later attempt's success outweighs an
     earlier failure. Jobs above a failed one are BLOCKED, unless their outputs exist.
     """
     status = status.copy()
     index = key_index(graph)
     failures = dict(errors or {})
-    for job in vanished:
-        status[job] = JobStatus.UNKNOWN
     for manifest in manifests:
         for key in manifest.done:
             status[index[key]] = JobStatus.DONE
@@ -139,6 +137,8 @@ def settle(
                 failures[index[key]] = error
     for job in found:
         status[job] = JobStatus.DONE
+    for job in vanished:
+        status[job] = JobStatus.UNKNOWN
     failures = {job: error for job, error in failures.items() if status[job] == JobStatus.FAILED}
     if failures:
         _block(graph, status)

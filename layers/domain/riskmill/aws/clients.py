@@ -1,6 +1,7 @@
 """Clients of AWS and Redis, made when first used and kept for the life of the process."""
 
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 import boto3
@@ -8,7 +9,9 @@ from botocore.config import Config
 from botocore.exceptions import (
     ClientError,
     ConnectionError,
+    FlexibleChecksumError,
     HTTPClientError,
+    IncompleteReadError,
 )
 from redis import Redis
 from redis.cluster import RedisCluster
@@ -34,7 +37,7 @@ TRANSIENT_CODES = frozenset(
         "SlowDown", "ServiceUnavailable", "InternalError", "InternalFailure", "InternalServerError", "RequestTimeout",
         "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "TooManyRequestsException",
         "ProvisionedThroughputExceededException", "RequestLimitExceeded", "LimitExceededException",
-        "RequestTimeTooSkewed", "500", "502", "503", "504", "429",
+        "RequestTimeTooSkewed", "ExpiredToken", "ExpiredTokenException", "500", "502", "503", "504", "429",
     }
 )  # fmt: skip
 
@@ -64,15 +67,19 @@ def code_of(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
 def translated(error: Exception, what: str) -> RiskmillError | None:
     """Return our error for one of AWS's, or None if it is neither a passing fault nor a refusal."""
     if isinstance(error, ClientError):
         code = code_of(error)
-        if code in TRANSIENT_CODES:
+        if code in TRANSIENT_CODES or _status(error) >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return TransientError(f"{what}: {code}")
         if code in REFUSED_CODES:
             return AccessRefused(f"{what}: {error}")
         return None
-    if isinstance(error, ConnectionError | HTTPClientError):
+    if isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | FlexibleChecksumError):
         return TransientError(f"{what}: {error}")
     return None

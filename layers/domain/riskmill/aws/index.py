@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from redis.exceptions import ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from riskmill.errors import TransientError
@@ -20,6 +20,16 @@ PLAN_SECONDS = 3600
 
 #: Members in one SADD: a larger command holds the server up for others.
 CHUNK = 5_000
+
+#: Away, loading its data set (a ConnectionError), failing over, full: each of them passes, or is seen to by somebody.
+PASSING = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ReadOnlyError,
+    ClusterDownError,
+    TryAgainError,
+    OutOfMemoryError,
+)
 
 
 class OutputIndex:
@@ -98,9 +108,5 @@ class OutputIndex:
     def _execute(pipeline: Any, *, raise_on_error: bool = True) -> list[Any]:
         try:
             return list(pipeline.execute(raise_on_error=raise_on_error))
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except PASSING as error:
             raise TransientError(f"cache: {error}") from error
-        except RedisError as error:
-            if str(error).startswith(("LOADING", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MASTERDOWN", "OOM")):
-                raise TransientError(f"cache: {error}") from error
-            raise
