@@ -122,8 +122,8 @@ def settle(
     """Account for every job of a plan.
 
     `status` is what was known before the round and `run` what was planned; `found` are unaccounted jobs whose outputs
-    exist after all, `vanished` ones whose outputs turned out to be gone, whatever anybody said. A later attempt's success outweighs an
-    earlier failure. Jobs above a failed one are BLOCKED, unless their outputs exist.
+    exist after all, `vanished` ones whose outputs turned out to be gone, whatever a manifest or the cache said. A later
+    attempt's success outweighs an earlier failure. Wanted jobs above a failed one are BLOCKED.
     """
     status = status.copy()
     index = key_index(graph)
@@ -140,9 +140,9 @@ def settle(
     for job in vanished:
         status[job] = JobStatus.UNKNOWN
     failures = {job: error for job, error in failures.items() if status[job] == JobStatus.FAILED}
-    if failures:
-        _block(graph, status)
     wanted = prune(graph, np.isin(status, AVAILABLE))
+    if failures:
+        _block(graph, status, wanted)
     ended = np.isin(status, (JobStatus.FAILED, JobStatus.BLOCKED))
     return Settlement(
         status=status,
@@ -152,10 +152,10 @@ def settle(
     )
 
 
-def _block(graph: JobGraph, status: NDArray[np.uint8]) -> None:
-    """Mark every unmade job above a failed or blocked one; number order is topological order."""
+def _block(graph: JobGraph, status: NDArray[np.uint8], wanted: NDArray[np.bool_]) -> None:
+    """Mark every wanted job above a failed or blocked one; number order is topological order."""
     dead = {JobStatus.FAILED, JobStatus.BLOCKED}
-    for job in range(len(graph)):
+    for job in np.flatnonzero(wanted).tolist():
         if status[job] in (JobStatus.UNKNOWN, JobStatus.PRUNED):
             inputs = graph.inputs_of(job)
             if any(status[i] in dead for i in inputs[inputs >= 0].tolist()):
