@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from riskmill.errors import AccessRefused, MissingInput, RunCancelled, TransientError
+from riskmill.errors import AccessRefused, MissingInput, ModelError, RunCancelled, TransientError
 from riskmill.jobs import Job
 from riskmill.models.registry import run_model
 from riskmill.outputs import Arrays, encode
@@ -56,8 +56,8 @@ class Limits:
     time_left: Callable[[], float]
     #: a monotonic clock, in seconds
     clock: Callable[[], float]
-    #: whether the run was cancelled
-    cancelled: Callable[[], bool]
+    #: told how many jobs were dealt with so far, tells whether to stop (the run was cancelled)
+    stop_after: Callable[[int], bool]
     #: seconds kept back for the last writes and the manifest
     reserve: float = 10.0
 
@@ -77,7 +77,7 @@ def run_batch(
     slowest: dict[str, float] = {}
     for position, job in enumerate(jobs):
         needed = limits.reserve + 2 * slowest.get(job.model, 0.0)
-        if limits.time_left() < needed or (position % 32 == 0 and limits.cancelled()):
+        if limits.time_left() < needed or limits.stop_after(position):
             manifest.left.extend(rest.key for rest in jobs[position:])
             break
         if check_first and store.exists(job.ref):
@@ -86,12 +86,16 @@ def run_batch(
             continue
         try:
             inputs = [store.read(ref) for ref in job.inputs]
-            started = limits.clock()
-            arrays = run_model(job.model, job.version, job.params, inputs)
-            data = encode(arrays)
         except MissingInput as error:
             manifest.missing[job.key] = error.ref
             continue
+        except ModelError as error:  # what is stored there is not what a model made
+            manifest.failed[job.key] = _describe(job, error)
+            continue
+        started = limits.clock()
+        try:
+            arrays = run_model(job.model, job.version, job.params, inputs)
+            data = encode(arrays)
         except NOT_THE_JOBS_FAULT:
             raise
         except Exception as error:  # noqa: BLE001 - a model is somebody's code: whatever it raises is the job's failure

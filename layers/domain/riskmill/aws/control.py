@@ -6,7 +6,7 @@
 | `batches#<run id>` | batch id | attempts, wave, round, jobs, done, failed, left, seconds |
 | `rates` | `<model>@<version>` | jobs, work, seconds |
 
-Run ids begin with the time they were made, so a query of `runs` in reverse gives the latest first.
+The local secondary index `by_start` (pk, started) gives the latest runs first.
 """
 
 import time
@@ -101,15 +101,17 @@ class ControlTable:
     def runs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the latest runs, newest first."""
         with _translating("list runs"):
-            answer = self._table.query(KeyConditionExpression=Key("pk").eq(RUNS), ScanIndexForward=False, Limit=limit)
+            answer = self._table.query(
+                IndexName="by_start", KeyConditionExpression=Key("pk").eq(RUNS), ScanIndexForward=False, Limit=limit
+            )
         return [dict(_plain(item)) | {"run_id": item["sk"]} for item in answer["Items"]]
 
     def update_run(self, run_id: str, **facts: Any) -> None:
-        """Set facts of a run. A run that has ended keeps its status."""
+        """Set facts of a run. A run that has ended keeps its status, and demands nothing any more."""
         names = {f"#{name}": name for name in facts}
         values = {f":{name}": _stored(value) for name, value in facts.items()}
         condition = "attribute_exists(pk)"
-        if "status" in facts:
+        if "status" in facts or "demand" in facts:
             condition += " AND #now = :running"
             names["#now"] = "status"
             values[":running"] = "RUNNING"
@@ -126,6 +128,10 @@ class ControlTable:
                 if code_of(error) != "ConditionalCheckFailedException":
                     raise
                 self.run(run_id)  # raises for a run that does not exist; one that has ended is left as it is
+
+    def note(self, run_id: str, **facts: Any) -> None:
+        """Add facts to a run, also to one that has ended."""
+        self._set({"pk": RUNS, "sk": run_id}, facts)
 
     def cancel_run(self, run_id: str) -> bool:
         """Set a running run's cancel flag; tell whether it was running."""
@@ -175,9 +181,12 @@ class ControlTable:
 
     def end_batch(self, run_id: str, batch_id: str, **facts: Any) -> None:
         """Note what an attempt did (counts, seconds). Repeating it changes nothing."""
-        with _translating("end batch"):
+        self._set({"pk": f"batches#{run_id}", "sk": batch_id}, facts)
+
+    def _set(self, key: dict[str, str], facts: Mapping[str, Any]) -> None:
+        with _translating("write facts"):
             self._table.update_item(
-                Key={"pk": f"batches#{run_id}", "sk": batch_id},
+                Key=key,
                 UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in facts),
                 ExpressionAttributeNames={f"#{name}": name for name in facts},
                 ExpressionAttributeValues={f":{name}": _stored(value) for name, value in facts.items()},
@@ -211,7 +220,8 @@ class ControlTable:
             with _translating("add rates"):
                 answer = self._table.update_item(
                     Key={"pk": RATES, "sk": name},
-                    UpdateExpression="ADD jobs :jobs, work :work, seconds :seconds",
+                    UpdateExpression="ADD jobs :jobs, #work :work, seconds :seconds",
+                    ExpressionAttributeNames={"#work": "work"},  # a reserved word of DynamoDB
                     ExpressionAttributeValues={
                         ":jobs": int(jobs),
                         ":work": _stored(float(work)),
@@ -222,7 +232,8 @@ class ControlTable:
                 if answer["jobs"] > RATE_HISTORY_JOBS:
                     self._table.update_item(
                         Key={"pk": RATES, "sk": name},
-                        UpdateExpression="SET jobs = :jobs, work = :work, seconds = :seconds",
+                        UpdateExpression="SET jobs = :jobs, #work = :work, seconds = :seconds",
+                        ExpressionAttributeNames={"#work": "work"},
                         ExpressionAttributeValues={
                             ":jobs": int(answer["jobs"]) // 2,
                             ":work": answer["work"] / 2,

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -111,6 +111,11 @@ class Bucket:
         with ThreadPoolExecutor(CONCURRENCY) as pool:
             yield from pool.map(self.get, names)
 
+    def put_many(self, objects: Mapping[str, bytes]) -> None:
+        """Write many objects side by side."""
+        with ThreadPoolExecutor(CONCURRENCY) as pool:
+            list(pool.map(self.put, objects, objects.values()))
+
     def missing(self, names: Sequence[str]) -> list[str]:
         """Return those of these objects that are not there: one HEAD each, side by side."""
         with ThreadPoolExecutor(CONCURRENCY) as pool:
@@ -197,7 +202,3 @@ class Outputs:
             return True
         self._requeue([name])
         return False
-
-
-def ignore(_: Iterable[str]) -> None:
-    """Requeue nothing: for stores whose writer indexes what it wrote itself."""

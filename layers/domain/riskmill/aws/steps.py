@@ -48,6 +48,9 @@ from riskmill.settle import AVAILABLE, JobStatus, Manifest, settle, unaccounted
 #: Names in an error message; the whole list is in the run's files.
 NAMED = 10
 
+#: Seconds between a batch's notes of its progress: one write and one read of the control table each.
+CHECKPOINT_SECONDS = 2.0
+
 
 class Steps:
     """The steps with this deployment's resources. One instance lives as long as a function's environment."""
@@ -84,7 +87,9 @@ class Steps:
         return {"cached": int(np.count_nonzero(cached))}
 
     def plan(self, run_id: str, round_number: int) -> dict[str, Any]:
-        """Prune, level and batch what must run, and write one file a wave. Returns counts only."""
+        """Prune, level and batch what must run, and write one file a wave. Returns counts only. Raises RunCancelled."""
+        if self.control.is_cancelled(run_id):
+            raise RunCancelled(run_id)
         graph = self._graph(run_id)
         status = self._status(run_id, round_number)
         run = _to_run(graph, status)
@@ -134,9 +139,7 @@ class Steps:
         attempt = self.control.begin_batch(run_id, batch_id, **facts)
         lines = self.bucket.get(item["object"], start=item["start"], end=item["end"]).splitlines()
         jobs = [Job.from_dict(json.loads(line)) for line in lines]
-        limits = Limits(
-            time_left=time_left, clock=time.perf_counter, cancelled=lambda: self.control.is_cancelled(run_id)
-        )
+        limits = Limits(time_left, time.perf_counter, self._checkpoint(run_id, batch_id))
         manifest = Manifest(run_id, batch_id, attempt=attempt, where=where)
         run_jobs(jobs, _outputs(self.settings), limits, manifest, check_first=attempt > 1)
         self.bucket.put_json(f"{manifest_folder(run_id, item['round'])}{batch_id}.json", manifest.to_dict())
@@ -151,6 +154,20 @@ class Steps:
             model_seconds=round(sum(manifest.done.values()), 3),
         )
         return manifest
+
+    def _checkpoint(self, run_id: str, batch_id: str) -> Callable[[int], bool]:
+        """Return what a batch calls before each job: now and then it notes progress and looks at the cancel flag."""
+        last = time.monotonic()
+
+        def stop_after(finished: int) -> bool:
+            nonlocal last
+            if time.monotonic() - last < CHECKPOINT_SECONDS:
+                return False
+            last = time.monotonic()
+            self.control.end_batch(run_id, batch_id, done=finished)
+            return self.control.is_cancelled(run_id)
+
+        return stop_after
 
     # ---- settling
 
@@ -167,26 +184,32 @@ class Steps:
         absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in lost]))
         found = [job for job in lost if object_name(f"p:{graph.key(job)}") not in absent]
         missing = {ref for manifest in manifests for ref in manifest.missing.values()}
-        vanished = self._vanished(graph, before, run) if suspect or missing else []
         errors = {int(job): str(error) for job, error in self._errors(run_id).items()}
         made = [bytes.fromhex(key) for manifest in manifests for key in manifest.done]
         if made or found:
             self.index.add([*made, *(graph.keys[job].tobytes() for job in found)])
-        result = settle(graph, before, run, manifests, found=found, vanished=vanished, errors=errors)
+        result = settle(graph, before, run, manifests, found=found, errors=errors)
+        vanished = self._vanished(graph, result.status) if suspect or missing else []
+        if vanished:
+            result = settle(graph, before, run, manifests, found=found, vanished=vanished, errors=errors)
         last = round_number + 1 >= self._max_rounds(run_id)
         errors = dict(result.errors)
         if result.remaining and last:
-            errors |= self._given_up(graph, result.status, set(lost) - set(found), missing)
+            errors |= self._given_up(graph, result.status, set(lost) - set(found), missing, manifests)
         self.bucket.put_json(errors_file(run_id), {str(job): error for job, error in errors.items()})
         self._put_status(run_id, round_number + 1, result.status)
         self._note(run_id, result.status, manifests)
         outcome = "failed" if result.outcome == "replan" and last else result.outcome
         return {"outcome": outcome, "round": round_number + 1, "remaining": result.remaining, "failed": len(errors)}
 
-    def _vanished(self, graph: JobGraph, status: NDArray[np.uint8], run: NDArray[np.bool_]) -> list[int]:
-        """Look at the whole cached frontier at once (each round would otherwise reveal one level), and un-index."""
+    def _vanished(self, graph: JobGraph, status: NDArray[np.uint8]) -> list[int]:
+        """Look at all outputs that the rest of the run relies on, its results among them, and un-index what is gone.
+
+        The whole frontier at once: each round would otherwise reveal one level.
+        """
         status, looked_at, vanished = status.copy(), set[int](), list[int]()
         while True:
+            run = _to_run(graph, status)
             jobs = [j for j in frontier(graph, run).tolist() if status[j] in AVAILABLE and j not in looked_at]
             absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in jobs]))
             gone = [job for job in jobs if object_name(f"p:{graph.key(job)}") in absent]
@@ -195,22 +218,29 @@ class Steps:
             looked_at.update(jobs)
             vanished.extend(gone)
             status[gone] = JobStatus.UNKNOWN  # what they were made from is the frontier now
-            run = _to_run(graph, status)
         if vanished:
             self.index.remove(graph.keys[job].tobytes() for job in vanished)
         return vanished
 
     def _given_up(
-        self, graph: JobGraph, status: NDArray[np.uint8], lost: set[int], missing: set[str]
+        self,
+        graph: JobGraph,
+        status: NDArray[np.uint8],
+        lost: set[int],
+        missing: set[str],
+        manifests: Sequence[Manifest],
     ) -> dict[int, str]:
         """Return why what still had to run in the last round did not: named jobs, never a silent gap."""
         reasons: dict[int, str] = {}
+        left = {key for manifest in manifests for key in manifest.left}
         for job in np.flatnonzero(_to_run(graph, status)).tolist():
             gone = [ref for ref in graph.refs_of(job) if ref in missing and ref[0] == "i"]
             if gone:
                 reasons[job] = f"input {gone[0]} of the portfolio is not in the bucket: upload it again"
             elif job in lost:
                 reasons[job] = "no attempt at this job ended: its worker was killed or ran out of time or memory"
+            elif graph.key(job) in left:
+                reasons[job] = "its batch had no time left for it, in the last round as well"
         return reasons
 
     def _note(self, run_id: str, status: NDArray[np.uint8], manifests: Sequence[Manifest]) -> None:
@@ -274,7 +304,8 @@ class Steps:
         """Mark a run failed, its failed jobs named, and return the cause for the state machine to end with."""
         failures = self.unfinished(run_id)
         named = [f"{job['job']}: {job['error']}" for job in failures if job.get("error")]
-        message = "; ".join(named[:NAMED]) if named else f"{error}: {_readable(cause)}"
+        error, cause = _innermost(error, cause)
+        message = "; ".join(named[:NAMED]) if named else f"{error}: {cause}"
         if len(named) > NAMED:
             message += f" (+{len(named) - NAMED} more in {unfinished_file(run_id)})"
         self.control.begin_run(run_id)  # a run that failed before it was noted is noted now
@@ -290,7 +321,8 @@ class Steps:
         except KeyError:
             return []
         errors = {int(job): error for job, error in self._errors(run_id).items()}
-        status = self._latest_status(run_id, graph)
+        status, unsettled = self._latest(run_id, graph)
+        errors = unsettled | errors
         wanted = prune(graph, np.isin(status, AVAILABLE))
         jobs = [
             {"job": graph.label(job), "key": graph.key(job), "status": _word(status[job], job in errors)}
@@ -300,14 +332,15 @@ class Steps:
         self.bucket.put_json(unfinished_file(run_id), jobs)
         return jobs
 
-    def _latest_status(self, run_id: str, graph: JobGraph) -> NDArray[np.uint8]:
-        """Return what is known of each job, with the manifests of a round that was not settled."""
+    def _latest(self, run_id: str, graph: JobGraph) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        """Return what is known of each job, and errors, from the manifests of a round that was not settled."""
         rounds = [int(name.rpartition("/r")[2]) for name in self.bucket.names(f"runs/{run_id}/status/")]
         if not rounds:
-            return np.zeros(len(graph), dtype=np.uint8)
+            return np.zeros(len(graph), dtype=np.uint8), {}
         before = self._status(run_id, max(rounds))
         manifests = self._manifests(run_id, max(rounds))
-        return settle(graph, before, _to_run(graph, before), manifests).status
+        settled = settle(graph, before, _to_run(graph, before), manifests)
+        return settled.status, settled.errors
 
     # ---- the cache
 
@@ -379,18 +412,18 @@ def _word(status: int, has_error: bool) -> str:
     )
 
 
-def _readable(cause: str) -> str:
-    """Return the message inside a Lambda error's JSON cause, or the cause itself."""
+def _innermost(error: str, cause: str) -> tuple[str, str]:
+    """Return the error and the message that a Lambda's JSON cause, or a nested execution's, holds inside."""
     try:
         content = json.loads(cause)
     except ValueError:
-        return cause
+        return error, cause
     if isinstance(content, dict):
         if "errorMessage" in content:
-            return str(content["errorMessage"])
+            return str(content.get("errorType", error)), str(content["errorMessage"])
         if "Cause" in content:  # a nested execution that failed
-            return _readable(str(content["Cause"]))
-    return cause
+            return _innermost(str(content.get("Error", error)), str(content["Cause"]))
+    return error, cause
 
 
 def require(event: Mapping[str, Any], *names: str) -> list[Any]:
