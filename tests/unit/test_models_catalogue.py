@@ -127,7 +127,7 @@ def test_events_occur_in_proportion_to_their_rates() -> None:
 
 
 def test_days_follow_the_weights_of_the_months() -> None:
-    season = [[0, 0, 0, 0, 0, 1, 1, 2, 2, 1, 0, 0]]
+    season: list[list[float]] = [[0, 0, 0, 0, 0, 1, 1, 2, 2, 1, 0, 0]]
     yet = simulate(catalogue({"wind": [5.0]}, season=season))
     first_of_june, first_of_november = 151, 304
     assert yet["day"].min() >= first_of_june
