@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
+
 from riskmill.models import run_model
 from riskmill.outputs import Arrays, encode
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from golden import books
 from riskmill.models import run_model
 from riskmill.models.allocation import read_ids

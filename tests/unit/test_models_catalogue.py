@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
+
 from riskmill.errors import ModelError
 from riskmill.models import run_model
 from riskmill.models.catalogue import DAYS_IN_MONTH, RNG_TRIALS, count_table
 from riskmill.outputs import Arrays, encode
-from scipy import stats
 
 UNIFORM_YEAR = [days / 365 for days in DAYS_IN_MONTH]
 

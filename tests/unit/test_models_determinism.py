@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from golden import chain
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+from golden import chain
 
 #: A change here is a change of every result: it needs a new model version, or a new ENGINE_ABI in jobs.py.
 DIGESTS = {

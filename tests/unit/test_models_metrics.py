@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+
 from riskmill.errors import ModelError
 from riskmill.models import run_model
 from riskmill.models.metrics import RETURN_PERIODS, confidence_ranks, curve_ranks, quantile, tail_mean, worst
 from riskmill.outputs import Arrays, encode
-from scipy import stats
 
 SCALARS = {"trials", "aal", "aal_se", "sd", "prob_loss", "tail", "var", "tvar"}
 TABLES = {name + suffix for name in ("oep", "aep") for suffix in ("", "_low", "_high", "_tvar")} | {"return_period"}

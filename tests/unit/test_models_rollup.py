@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from riskmill.errors import ModelError
 from riskmill.models import run_model
 from riskmill.models.pricing import LAYER_STATS
