@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -213,15 +214,14 @@ def run_rollup(
 def _follow(deployment: Deployment, run_id: str, *, quiet: bool) -> dict[str, Any]:
     from riskmill_cli.progress import RunProgress
 
-    run: dict[str, Any] = {}
-    if quiet:
+    last: dict[str, Any] = {}
+    progress = None if quiet else RunProgress(console)
+    with progress or nullcontext():
         for run in deployment.watch(run_id):
-            pass
-        return run
-    with RunProgress(console) as progress:
-        for run in deployment.watch(run_id):
-            progress.show(run)
-    return run
+            last = run
+            if progress is not None:
+                progress.show(run)
+    return last
 
 
 def _say_how_it_went(deployment: Deployment, run: Mapping[str, Any]) -> None:

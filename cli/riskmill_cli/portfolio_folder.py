@@ -12,13 +12,14 @@ show up as many. Nothing is written anywhere.
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
+
 from riskmill.checks import (
     COVERED_GROUPS,
     Fault,
@@ -170,9 +171,13 @@ class _Reader:
         return None if cells is None else cells.texts.get(column)
 
     def _ids(self, table: str, column: str) -> set[str] | None:
-        """Return the ids of a table, or None when they could not be read."""
+        """Return the ids of a table, or None when they could not be read, all of them."""
         texts = self._texts(table, column)
-        return None if texts is None else {texts.values[code] for code in np.unique(texts.codes) if code >= 0}
+        return (
+            None
+            if texts is None or not self.tables[table].sheet.whole
+            else {texts.values[code] for code in np.unique(texts.codes) if code >= 0}
+        )
 
     def _unique(self, name: str, cells: Cells) -> None:
         keys: Ints = np.zeros(cells.sheet.rows, np.int64)
@@ -202,11 +207,11 @@ class _Reader:
 
     def _references(self) -> None:
         for table, column, target, key in (
-            ("events", "peril", "perils", "peril"),
-            ("deals", "elt_id", "elts", "elt_id"),
-            ("layers", "deal_id", "deals", "deal_id"),
+            ("events", "peril", "perils", "a peril"),
+            ("deals", "elt_id", "elts", "an elt_id"),
+            ("layers", "deal_id", "deals", "a deal_id"),
         ):
-            texts, known = self._texts(table, column), self._ids(target, key)
+            texts, known = self._texts(table, column), self._ids(target, key.split()[-1])
             if texts is not None and known is not None:
                 self._add(
                     self.tables[table],
@@ -214,12 +219,14 @@ class _Reader:
                     texts.where(lambda value, known=known: value not in known),  # type: ignore[misc]
                     f"is not in {target}",
                     lambda row, texts=texts, target=target: f"{shown(texts.at(row))} is not in {target}",  # type: ignore[misc]
-                    f"a {key} of {target}",
+                    f"{key} of {target}",
                 )
         elts, events = self.tables.get("elts"), self.tables.get("events")
         if elts is None or events is None or "event_id" not in elts.numbers or "event_id" not in events.numbers:
             return
         catalogue, losses = events.numbers["event_id"], elts.numbers["event_id"]
+        if not events.sheet.whole:
+            return
         unknown = losses.ok & ~np.isin(losses.values, catalogue.values[catalogue.ok])
         self._add(
             elts,
@@ -272,9 +279,9 @@ class _Reader:
         )
         sds = [elts.numbers[name] for name in ("sd_independent", "sd_correlated") if name in elts.numbers]
         if len(sds) == 2:
-            sd = np.nan_to_num(sds[0].values) + np.nan_to_num(sds[1].values)
             # a beta on [0, exposure] has sd^2 < mean (exposure - mean); as a product of ratios, nothing overflows
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                sd = np.nan_to_num(sds[0].values) + np.nan_to_num(sds[1].values)
                 possible = (sd / mean) * (sd / (exposure - mean)) < 1
             impossible = both & ~over & (sd > 0) & ~possible
             self._add(
@@ -402,11 +409,12 @@ class _Reader:
         if names is not None:
             self._group_names(groups, names)
         deals, deal_ids = self.tables.get("deals"), self._texts("deals", "deal_id")
-        if deal_ids is None:
-            known: Collection[str] = {deal for of in members.values() for deal in of.deals}
-        else:
-            known = {deal: row for row, deal in reversed([*enumerate(deal_ids.rows())]) if deal is not None}
-        if self.head is None:
+        known: dict[str, int] = {}
+        if deals is None or deal_ids is None or not deals.sheet.whole:
+            known |= {deal: -1 for of in members.values() for deal in of.deals}
+        if deal_ids is not None:
+            known |= {deal: row for row, deal in reversed([*enumerate(deal_ids.rows())]) if deal is not None}
+        if self.head is None or not groups.sheet.whole:
             return
         for fault in graph_faults(self.head.group, members, known):
             place = fault.place
@@ -415,7 +423,7 @@ class _Reader:
             elif place.kind == "member":
                 row = rows[place.group, place.member_type, place.member]
                 self._add(groups, "member_id", [row], fault.kind, lambda _, fault=fault: fault.problem, fault.allowed)  # type: ignore[misc]
-            elif deals is not None and isinstance(known, dict):
+            elif deals is not None and known[place.member] >= 0:
                 row = known[place.member]
                 self._add(deals, "deal_id", [row], fault.kind, lambda _, fault=fault: fault.problem, fault.allowed)  # type: ignore[misc]
         covered = self._texts("outwards", "group_id")

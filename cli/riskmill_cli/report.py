@@ -22,6 +22,7 @@ from string import Template
 from typing import Any
 
 from plotly.offline import get_plotlyjs
+
 from riskmill.results import PERSPECTIVES, EpPoint, GroupResult, Summary
 from riskmill_cli.figures import UNDEFINED, compact, duration, percent
 

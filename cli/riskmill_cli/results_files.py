@@ -6,6 +6,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from riskmill.results import Summary, Table, tables
 
 type Format = Literal["csv", "parquet"]

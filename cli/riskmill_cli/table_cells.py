@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
 from riskmill.checks import MAX_ID, MAX_TEXT, FaultList, shown, text_problem
 from riskmill.outputs import Array
 from riskmill.portfolio_tables import NUMBER, WHOLE_NUMBER, Column, parse_reinstatements, parse_season
@@ -194,19 +195,20 @@ def _read_numbers(sheet: Sheet, column: Column, array: pa.Array, faults: FaultLi
     kind = array.type
     whole = column.kind == "integer"
     given: Bools = array.is_valid().to_numpy(zero_copy_only=False)
-    if column.required:
-        add_rows(faults, sheet, column, ~given, "is empty")
-    if pa.types.is_string(kind) or pa.types.is_null(kind):
-        array = array.cast(pa.string())
-        values, ok = _parse_numbers(sheet, column, array, given, faults)
-    elif pa.types.is_integer(kind) or (not whole and (pa.types.is_floating(kind) or pa.types.is_decimal(kind))):
-        # unsigned 64-bit integers above the int64 range are out of any range that we know
-        unsafe = array.cast(pa.float64(), safe=False)
-        values = unsafe.fill_null(0 if whole else np.nan).to_numpy(zero_copy_only=False)
-        ok = given
-    else:
+    is_text = pa.types.is_string(kind) or pa.types.is_null(kind)
+    is_number = pa.types.is_integer(kind) or (not whole and (pa.types.is_floating(kind) or pa.types.is_decimal(kind)))
+    if not is_text and not is_number:
         _wrong_type(sheet, column, array, faults)
         return None
+    if column.required:
+        add_rows(faults, sheet, column, ~given, "is empty")
+    if is_text:
+        array = array.cast(pa.string())
+        values, ok = _parse_numbers(sheet, column, array, given, faults)
+    else:
+        # unsafe: a whole number beyond 2^53 is rounded, and so it would be in a CSV
+        values = array.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
+        ok = given
 
     def says(row: int) -> str:
         return shown(array[row].as_py()) if pa.types.is_string(array.type) else str(array[row].as_py())

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+
 from riskmill.checks import MAX_TEXT, FaultList, shown
 from riskmill.portfolio_tables import TABLES, Table
 
@@ -37,6 +38,8 @@ class Sheet:
     #: line of each row; None when row 0 is at `first_line` and each other on the next
     lines: "np.ndarray[Any, np.dtype[np.int64]] | None"
     first_line: int
+    #: whether every row could be read; if not, nothing can be said to be missing from this table
+    whole: bool = True
 
     def line(self, row: int) -> int:
         """Return where a row stands: its line in a CSV (the header is line 1), its number from 1 in Parquet."""
@@ -99,13 +102,15 @@ def _sheet(
     lines: "np.ndarray[Any, np.dtype[np.int64]] | None",
     first_line: int,
     faults: FaultList,
+    *,
+    whole: bool = True,
 ) -> Sheet | None:
     if content.num_rows == 0 and not table.optional:
         faults.add(file, None, "has no rows", "at least one row")
         return None
     known = {column.name for column in table.columns}
     columns = {name: content.column(name) for name in content.column_names if name in known}
-    return Sheet(table, file, content.num_rows, columns, lines, first_line)
+    return Sheet(table, file, content.num_rows, columns, lines, first_line, whole)
 
 
 def _field(name: str) -> str:
@@ -194,7 +199,7 @@ def _read_csv(file: str, data: bytes, table: Table, faults: FaultList) -> Sheet 
         lines = lines[1:]
     if content.num_rows == 0 and ragged:
         return None
-    return _sheet(file, table, content, lines, 2, faults)
+    return _sheet(file, table, content, lines, 2, faults, whole=not ragged)
 
 
 def _is_text(file: str, data: bytes, faults: FaultList) -> bool:

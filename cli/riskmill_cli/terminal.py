@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
 from riskmill.results import EpPoint, Summary, summary_ids
 from riskmill_cli.figures import UNDEFINED, compact, duration, percent
 
