@@ -3,6 +3,7 @@
 from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from riskmill.aws.runtime import steps
 from riskmill.aws.steps import require
 from riskmill.observability import logger, tracer

@@ -4,6 +4,7 @@ from typing import Any
 
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from riskmill.aws.runtime import steps
 from riskmill.observability import logger, metrics, tracer
 

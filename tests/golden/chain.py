@@ -99,8 +99,8 @@ def outputs() -> dict[str, dict[str, Any]]:
     gross = [run("roll_up", f"gross {b}", {"keep_members": False}, leaves[b]) for b in blocks]
     cover = {"type": "CXL", "occurrence_retention": 1e6, "occurrence_limit": 5e5, "reinstatements": [1.0]}
     stop = {"type": "SL", "aggregate_deductible": 3e6, "aggregate_limit": 2e6, "participation": 0.75}
-    net = [run("apply_retro", f"cover {b}", {"terms": cover}, [gross[b], yets[b]]) for b in blocks]
-    net = [run("apply_retro", f"stop {b}", {"terms": stop}, [net[b], yets[b]]) for b in blocks]
+    net = [run("apply_retro", f"cover {b}", {"contracts": [cover]}, [gross[b], yets[b]]) for b in blocks]
+    net = [run("apply_retro", f"stop {b}", {"contracts": [stop]}, [net[b], yets[b]]) for b in blocks]
     top = run("measure", "measure gross", {"blocks": BLOCKS}, [*yets, *gross])
     run("measure", "measure net", {"blocks": BLOCKS, "perspective": "net"}, [*yets, *net])
     run("measure", "measure ceded", {"blocks": BLOCKS, "perspective": "ceded"}, [*yets, *gross, *net])

@@ -35,7 +35,7 @@ class Results:
         self.retro: dict[str, list[Arrays]] = {}
         net = leaves
         for row in sorted(books.table(book, "outwards"), key=lambda row: int(row["priority"])):
-            contract = {"terms": books.terms(row)}
+            contract = {"contracts": [books.terms(row)]}
             net = [_run("apply_retro", contract, [loss, yet]) for loss, yet in zip(net, self.yets, strict=True)]
             self.retro[row["contract_id"]] = net
         blocks, tail = len(self.yets), books.settings(book)["tail"]

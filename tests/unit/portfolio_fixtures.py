@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from riskmill.portfolio_tables import TABLES
 
 HEAD: dict[str, Any] = {

@@ -128,7 +128,7 @@ def test_members_must_be_priced_deals() -> None:
 
 
 def apply_retro(terms: dict[str, Any], subject: Arrays, yet: Arrays) -> dict[str, Any]:
-    return run_model("apply_retro", 1, {"terms": terms}, [subject, yet])
+    return run_model("apply_retro", 1, {"contracts": [terms]}, [subject, yet])
 
 
 def test_an_outwards_contract_recovers_its_placed_share_in_the_order_of_events() -> None:
@@ -188,4 +188,22 @@ def test_a_subject_of_another_year_event_table_is_refused() -> None:
     with pytest.raises(ModelError, match="names row 5 of a year-event table of 3 rows"):
         apply_retro({"type": "QS"}, yelt({5: 1.0}), year_events([3]))
     with pytest.raises(ModelError, match="given 1 input"):
-        run_model("apply_retro", 1, {"terms": {"type": "QS"}}, [yelt({5: 1.0})])
+        run_model("apply_retro", 1, {"contracts": [{"type": "QS"}]}, [yelt({5: 1.0})])
+
+
+def test_contracts_of_one_priority_share_the_subject_and_do_not_inure_to_each_other() -> None:
+    first = {"type": "CXL", "occurrence_retention": 10, "occurrence_limit": 10}
+    second = {"type": "CXL", "occurrence_retention": 20, "occurrence_limit": 30, "participation": 0.5}
+    net = run_model(
+        "apply_retro", 1, {"contracts": [first, second]}, [yelt({0: 5.0, 1: 18.0, 2: 60.0}), year_events([3])]
+    )
+    assert net["ceded"].tolist() == [0.0, 8.0, 10.0 + 15.0]
+    assert net["loss"].tolist() == [5.0, 10.0, 35.0]
+
+
+def test_contracts_that_together_cede_more_than_the_loss_are_refused() -> None:
+    share = {"type": "QS", "ceded_share": 0.6}
+    with pytest.raises(
+        ModelError, match=r"2 outwards contracts of one priority cede 12\.00 of an occurrence's loss of 10\.00"
+    ):
+        run_model("apply_retro", 1, {"contracts": [share, share]}, [yelt({0: 10.0}), year_events([1])])

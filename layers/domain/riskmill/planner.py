@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from riskmill.graph import JobGraph
 
-#: Seconds per unit of work before anything was measured: (seconds per job, seconds per unit of work). Measured on one
-#: core of a 2-core x86 machine by benchmarks/rollup.py; the control table's measured rates replace them.
+#: Seconds per unit of work before a deployment measured its own (work: rollup_graph.py). Measured on one core of a
+#: 2-core x86 machine; the control table's measured rates replace them.
 DEFAULT_RATES: dict[str, float] = {
-    "simulate_years": 2e-6,
-    "price_deal": 1.2e-7,
-    "roll_up": 2e-3,
-    "apply_retro": 5e-7,
-    "measure": 1e-6,
-    "allocate": 1e-6,
+    "simulate_years": 2.2e-6,
+    "price_deal": 5e-9,
+    "roll_up": 5e-4,
+    "apply_retro": 3e-7,
+    "measure": 3e-7,
+    "allocate": 2e-7,
     "tabulate_deals": 1e-3,
 }
 

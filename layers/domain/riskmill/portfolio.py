@@ -76,7 +76,7 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(_id)]
 #: A name: 1 to 200 printable characters.
 Name = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_name)]
 #: A currency code of ISO 4217.
-Currency = Annotated[str, Field(min_length=3, max_length=3), AfterValidator(_currency)]
+Currency = Annotated[str, Field(json_schema_extra={"enum": [*sorted(CURRENCIES)]}), AfterValidator(_currency)]
 #: Content key of an input object.
 Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 

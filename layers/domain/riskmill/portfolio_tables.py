@@ -271,24 +271,18 @@ TABLES = {table.name: table for table in (PERILS, EVENTS, ELTS, DEALS, LAYERS, G
 
 
 class PortfolioFile(BaseModel):
-    """portfolio.json: what the portfolio is called and how it is run."""
+    """What a portfolio is called and how it is run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    #: Version of the format.
-    format: Literal[1]
-    name: Name
-    description: Annotated[str, Field(max_length=10_000)] = ""
-    #: Currency (ISO 4217) of every amount.
-    currency: Currency
-    #: The day on which the portfolio stands as given.
-    as_at: date
-    #: Simulated contract years.
-    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS)]
-    #: Seed of the random numbers.
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)]
-    #: Id of the top group; every deal is a member of it or of a group below it.
-    group: Id
+    format: Annotated[Literal[1], Field(description="Version of the format.")]
+    name: Annotated[Name, Field(description="Name of the portfolio.")]
+    description: Annotated[str, Field(max_length=10_000, description="Anything worth knowing about it.")] = ""
+    currency: Annotated[Currency, Field(description="Currency (ISO 4217) of every amount.")]
+    as_at: Annotated[date, Field(description="The day on which the portfolio stood as given.")]
+    trials: Annotated[int, Field(ge=1, le=MAX_TRIALS, description="Simulated contract years.")]
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="Seed of the random numbers.")]
+    group: Annotated[Id, Field(description="Id of the top group: every deal is in it or in a group below it.")]
 
 
 def parse_number(text: str) -> float | None:

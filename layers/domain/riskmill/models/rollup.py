@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.errors import ModelError
 from riskmill.models.contracts import event_order_recovery, occurrence_loss
@@ -61,30 +61,44 @@ def _joined(arrays: Sequence[Array], empty: Array) -> Array:
 
 
 class ApplyRetroParams(BaseModel):
-    """Parameters of apply_retro: the contract's terms; its participation is the share placed."""
+    """Parameters of apply_retro: the terms of contracts with one subject; participation is the share placed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    terms: Terms
+    contracts: tuple[Terms, ...] = Field(min_length=1)
+
+
+#: Contracts that together cede this much more than the loss do so by rounding alone.
+_OVER_CEDED_ROUNDING = 1e-9
 
 
 @model("apply_retro", version=1, params=ApplyRetroParams)
 def apply_retro(params: ApplyRetroParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
-    """Return a group's losses net of one outwards contract, on one block.
+    """Return a group's losses net of outwards contracts of one inuring priority, on one block.
 
-    Inputs: [subject YELT, YET]. Output: row int32 (the subject's), loss float64 (net: subject - ceded, not below 0)
-    and ceded float64, on the same rows. Recoveries fall to occurrences in the order of events.
-    Raises ModelError when the subject is not a YELT of this YET.
+    All of them have the same subject: none inures to another's benefit. Inputs: [subject YELT, YET]. Output: row int32
+    (the subject's), loss float64 (net: subject - ceded, not below 0) and ceded float64, on the same rows. Recoveries
+    fall to occurrences in the order of events. Raises ModelError when the subject is not a YELT of this YET, or when
+    the contracts together cede more than the loss of an occurrence.
     """
     if len(inputs) != 2:
         raise ModelError(f"apply_retro takes a subject and a YET; it was given {len(inputs)} input(s)")
     yet = check_yet(inputs[1])
     subject = check_yelt(inputs[0], yet["trial"].size)
     row, loss = subject["row"].astype(np.int32, copy=False), subject["loss"].astype(np.float64, copy=False)
-    # Only occurrences that reach the contract take part in its aggregate terms.
-    occurrence = occurrence_loss(params.terms, loss)
-    hit = np.flatnonzero(occurrence > 0)
-    recovery, _ = event_order_recovery(params.terms, occurrence[hit], trial_starts(yet["trial"][row[hit]]))
     ceded = np.zeros(loss.size)
-    ceded[hit] = np.minimum(recovery * params.terms.participation, loss[hit])
+    for terms in params.contracts:
+        # Only occurrences that reach the contract take part in its aggregate terms.
+        occurrence = occurrence_loss(terms, loss)
+        hit = np.flatnonzero(occurrence > 0)
+        recovery, _ = event_order_recovery(terms, occurrence[hit], trial_starts(yet["trial"][row[hit]]))
+        ceded[hit] += recovery * terms.participation
+    over = np.flatnonzero(ceded > loss * (1 + _OVER_CEDED_ROUNDING))
+    if over.size:
+        at = over[0]
+        raise ModelError(
+            f"{len(params.contracts)} outwards contracts of one priority cede {ceded[at]:,.2f} of an occurrence's loss "
+            f"of {loss[at]:,.2f}; give those that inure to the others' benefit a lower priority"
+        )
+    ceded = np.minimum(ceded, loss)
     return {"row": row.copy(), "loss": loss - ceded, "ceded": ceded}
