@@ -323,7 +323,7 @@ def test_the_byte_ranges_of_a_wave_hold_exactly_its_jobs() -> None:
         items = [item for _, _, part in files for item in part]
         assert len(items) == len(wave)
         for batch, item in zip(wave, items, strict=True):
-            data = objects[str(item["object"])][item["start"] : item["end"]]  # type: ignore[misc]
+            data = objects[str(item["object"])][item["start"] : item["end"]]  # type: ignore[index]
             jobs = [Job.from_dict(json.loads(line)) for line in data.splitlines()]
             assert jobs == [graph.job(number) for number in batch.jobs]
             assert item["jobs"] == len(batch.jobs)
@@ -363,7 +363,7 @@ def test_a_large_wave_is_cut_into_several_objects_that_still_hold_whole_batches(
         assert len(data) < 1.5 * JOBS_OBJECT_BYTES
         for item in items:
             assert item["object"] == name
-            lines = data[item["start"] : item["end"]].splitlines()  # type: ignore[misc]
+            lines = data[item["start"] : item["end"]].splitlines()  # type: ignore[index]
             seen += [json.loads(line)["params"]["n"] for line in lines]
     assert seen == list(range(20))
     assert len(names) == len(set(names)) == 3
