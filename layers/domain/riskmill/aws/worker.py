@@ -1,0 +1,264 @@
+"""The Fargate worker's loop: one message of its queue is one batch.
+
+1. Long-poll the queue. A message's body is {"token": <Step Functions task token, or absent>, "item": <a wave's item>}.
+2. Beat once before the work: a token that is dead (timed out, run stopped) means that nobody waits, so the message is
+   dropped.
+3. Run the batch in a thread of its own, while another beats for the token and the message's visibility together.
+4. Answer the token (success with counts, or failure with the error's class), then delete the message.
+5. Stop by itself after some minutes without a message. When asked to stop (SIGTERM), give the message back at once.
+
+A crash anywhere is safe: the message becomes visible again with the same token, outputs are written whole or not at
+all, and the next attempt finds those that are there. A message that cannot be read is left for the dead-letter queue.
+"""
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from riskmill.aws.clients import client, code_of, translated
+from riskmill.errors import RiskmillError, RunCancelled, TransientError
+from riskmill.observability import logger
+from riskmill.settle import Manifest
+
+#: Codes that say that nobody waits for a token any more.
+#: https://docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskHeartbeat.html
+DEAD_TOKEN = frozenset({"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"})
+
+#: Codes that say that a message is no longer ours: deleted, or visible to others again.
+LOST_MESSAGE = frozenset({"MessageNotInflight", "ReceiptHandleIsInvalid", "InvalidParameterValue"})
+
+#: Characters of an error that Step Functions takes.
+#: https://docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskFailure.html
+ERROR_LENGTH, CAUSE_LENGTH = 256, 32_768
+
+#: Runs one item, asking the callable how many seconds are left, as `Steps.run_batch` does.
+type RunItem = Callable[[Mapping[str, Any], Callable[[], float]], Manifest]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is told by its environment. Times are in seconds."""
+
+    queue_url: str
+    #: without a message for so long, the worker ends
+    idle_seconds: float = 900.0
+    #: Fargate kills 30 s after SIGTERM, and a poll cannot be broken off, so it is short
+    poll_seconds: int = 5
+    #: a message whose worker died is delivered again after this
+    visibility_seconds: int = 120
+    heartbeat_seconds: float = 30.0
+    #: how long a batch may take to reach the end of its current job when the worker is asked to stop
+    grace_seconds: float = 8.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "WorkerSettings":
+        """Read QUEUE_URL and IDLE_MINUTES. Raises RiskmillError naming what is missing or cannot be read."""
+        queue_url = environment.get("QUEUE_URL", "")
+        if not queue_url:
+            raise RiskmillError("environment variable QUEUE_URL: the worker's queue is not named")
+        minutes = environment.get("IDLE_MINUTES", "15")
+        try:
+            idle_seconds = 60 * float(minutes)
+        except ValueError as error:
+            raise RiskmillError(f"environment variable IDLE_MINUTES: {minutes!r} is not a number") from error
+        return cls(queue_url, idle_seconds)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The message in hand."""
+
+    receipt: str
+    token: str | None
+    item: Mapping[str, Any]
+    #: nobody waits for the token any more
+    dead: threading.Event = field(default_factory=threading.Event)
+
+
+class Worker:
+    """Polls, runs, answers; one batch at a time."""
+
+    def __init__(self, settings: WorkerSettings, run_item: RunItem) -> None:
+        self._settings = settings
+        self._run_item = run_item
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batch")
+
+    def stop(self) -> None:
+        """Ask the worker to end soon; may be called from a signal handler or another thread."""
+        self._stop.set()
+
+    def run(self) -> int:
+        """Work until idle for too long or asked to stop. Returns the number of batches that were answered."""
+        answered, last = 0, time.monotonic()
+        while not self._stop.is_set():
+            if time.monotonic() - last > self._settings.idle_seconds:
+                logger.info("no work: ending", extra={"answered": answered})
+                break
+            try:
+                message = self._receive()
+                if message is None:
+                    continue
+                answered += self._handle(message)
+            except TransientError as error:
+                logger.warning("trying again", extra={"error": str(error)})
+                self._stop.wait(self._settings.poll_seconds)
+            last = time.monotonic()
+        return answered
+
+    def _receive(self) -> dict[str, Any] | None:
+        with _translating("ReceiveMessage"):
+            messages = client("sqs").receive_message(
+                QueueUrl=self._settings.queue_url,
+                MaxNumberOfMessages=1,
+                WaitTimeSeconds=self._settings.poll_seconds,
+                VisibilityTimeout=self._settings.visibility_seconds,
+            )
+        return next(iter(messages.get("Messages", [])), None)
+
+    def _handle(self, message: Mapping[str, Any]) -> bool:
+        """Run one message's batch; tell whether it was answered (and so deleted)."""
+        batch = _read(message)
+        if batch is None:
+            return False
+        if self._stop.is_set():  # it came with the last poll
+            self._give_back(batch)
+            return False
+        self._beat(batch)
+        if batch.dead.is_set():
+            logger.info("nobody waits for this batch any more", extra={"batch_id": batch.item.get("batch_id")})
+            self._delete(batch)
+            return False
+        future = self._run(batch)
+        return self._settle(batch, future)
+
+    def _run(self, batch: _Batch) -> Future[Manifest]:
+        """Run the batch while heartbeats go out; returns when it ended, or when it would not end soon enough."""
+
+        def time_left() -> float:
+            return 0.0 if self._stop.is_set() or batch.dead.is_set() else math.inf
+
+        future = self._pool.submit(self._run_item, batch.item, time_left)
+        beat_at = time.monotonic() + self._settings.heartbeat_seconds
+        # This thread only waits, so that a signal is handled at once however long a numpy call takes.
+        while not future.done() and not self._stop.is_set():
+            wait([future], timeout=min(1.0, max(0.0, beat_at - time.monotonic())))
+            if time.monotonic() >= beat_at and not future.done():
+                self._beat_if_possible(batch)
+                beat_at = time.monotonic() + self._settings.heartbeat_seconds
+        wait([future], timeout=self._settings.grace_seconds)
+        return future
+
+    def _settle(self, batch: _Batch, future: Future[Manifest]) -> bool:
+        """Answer the token and delete the message, or give the message back."""
+        if not future.done():
+            logger.warning("asked to stop within a job: giving its batch back", extra={"batch": dict(batch.item)})
+            self._give_back(batch)
+            return False
+        error = future.exception()
+        if error is None and self._stop.is_set() and future.result().left:
+            self._give_back(batch)
+            return False
+        if error is not None:
+            logger.error("batch failed", extra={"error": f"{type(error).__name__}: {error}"})
+            if batch.token is None and not isinstance(error, RunCancelled):
+                self._give_back(batch, delay=self._settings.poll_seconds)  # its queue counts and ends the attempts
+                return False
+        if batch.token and not batch.dead.is_set():
+            self._answer(batch.token, future)
+        self._delete(batch)
+        return True
+
+    def _answer(self, token: str, future: Future[Manifest]) -> None:
+        error = future.exception()
+        with _translating("SendTaskSuccess or SendTaskFailure"):
+            try:
+                if error is None:
+                    client("stepfunctions").send_task_success(
+                        taskToken=token, output=json.dumps(counts(future.result()))
+                    )
+                else:
+                    client("stepfunctions").send_task_failure(
+                        taskToken=token, error=type(error).__name__[:ERROR_LENGTH], cause=str(error)[:CAUSE_LENGTH]
+                    )
+            except ClientError as refused:
+                if code_of(refused) not in DEAD_TOKEN:
+                    raise
+                logger.info("the answer came too late", extra={"code": code_of(refused)})
+
+    def _beat(self, batch: _Batch) -> None:
+        """Beat for the token and for the message's visibility. Raises TransientError."""
+        with _translating("heartbeat"):
+            if batch.token:
+                try:
+                    client("stepfunctions").send_task_heartbeat(taskToken=batch.token)
+                except ClientError as error:
+                    if code_of(error) not in DEAD_TOKEN:
+                        raise
+                    batch.dead.set()
+                    return
+            self._set_visibility(batch, self._settings.visibility_seconds)
+
+    def _beat_if_possible(self, batch: _Batch) -> None:
+        try:
+            self._beat(batch)
+        except TransientError as error:  # the next beat comes before anything times out
+            logger.warning("heartbeat missed", extra={"error": str(error)})
+
+    def _give_back(self, batch: _Batch, delay: int = 0) -> None:
+        with _translating("ChangeMessageVisibility"):
+            self._set_visibility(batch, delay)
+
+    def _set_visibility(self, batch: _Batch, seconds: int) -> None:
+        try:
+            client("sqs").change_message_visibility(
+                QueueUrl=self._settings.queue_url, ReceiptHandle=batch.receipt, VisibilityTimeout=seconds
+            )
+        except ClientError as error:
+            if code_of(error).rpartition(".")[2] not in LOST_MESSAGE:
+                raise
+
+    def _delete(self, batch: _Batch) -> None:
+        with _translating("DeleteMessage"):
+            client("sqs").delete_message(QueueUrl=self._settings.queue_url, ReceiptHandle=batch.receipt)
+
+
+def counts(manifest: Manifest) -> dict[str, int]:
+    """Return what a batch's answer carries; the manifest in S3 has the rest."""
+    return {
+        "done": len(manifest.done),
+        "failed": len(manifest.failed),
+        "missing": len(manifest.missing),
+        "left": len(manifest.left),
+    }
+
+
+def _read(message: Mapping[str, Any]) -> _Batch | None:
+    """Return the batch that a message carries, or None (with an error in the log) when it carries none."""
+    try:
+        body = json.loads(message["Body"])
+        item = body["item"]
+        logger.append_keys(run_id=item["run_id"], batch_id=item["batch_id"])
+    except (ValueError, KeyError, TypeError) as error:
+        logger.error("message carries no batch", extra={"message_id": message.get("MessageId"), "error": repr(error)})
+        return None
+    return _Batch(message["ReceiptHandle"], body.get("token"), item)
+
+
+@contextmanager
+def _translating(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        ours = translated(error, what)
+        if ours is None:
+            raise
+        raise ours from error
