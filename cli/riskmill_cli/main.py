@@ -230,8 +230,7 @@ def _say_how_it_went(deployment: Deployment, run: Mapping[str, Any]) -> None:
     summary = deployment.summary(run["run_id"])
     print_summary(summary, console)
     console.print(
-        f"[green]{run['status'].lower()}[/] in {summary.run.seconds:.1f} s: {summary.run.jobs:,} jobs, "
-        f"{summary.run.cached:,} cached, {summary.run.computed:,} computed. `riskmill report` writes the report."
+        f"[green]{run['status'].lower()}[/]: `riskmill report` writes the report, `riskmill results` the tables"
     )
 
 

@@ -1,5 +1,6 @@
 """The headline figures of a rollup in the terminal."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -8,6 +9,9 @@ from riskmill.results import EpPoint, Summary, summary_ids
 from riskmill_cli.figures import UNDEFINED, compact, duration, percent
 
 TOP_DEALS = 10
+
+#: Columns of a terminal from which figures of two return periods fit.
+WIDE_TERMINAL = 110
 
 _STYLES = {"gross": "bold", "ceded": "dim", "net": "cyan"}
 
@@ -22,7 +26,7 @@ def print_summary(summary: Summary, console: Console) -> None:
             f"  amounts in {facts.currency}",
         )
     )
-    console.print(_groups(summary))
+    console.print(_groups(summary, console.width))
     if summary.deals:
         console.print(_deals(summary))
     where = ", ".join(f"{count:,} on {name}" for name, count in sorted(run.compute.items()))
@@ -35,26 +39,39 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(Text(f"failed: {error.model} {error.subject}: {error.message}", style="red"))
 
 
-def _groups(summary: Summary) -> Table:
+def _groups(summary: Summary, width: int) -> Table:
+    """Return the table of groups; a narrow terminal gets the figures of one return period only."""
     tail = f"TVaR {summary.tail * 100:g}%"
-    table = Table(title="Groups", title_justify="left", header_style="bold")
-    table.add_column("Group")
-    table.add_column("Perspective")
-    for heading in ("AAL", "± s.e.", "OEP 1/100", "OEP 1/250", "AEP 1/100", "AEP 1/250", tail):
+    wide = width >= WIDE_TERMINAL
+    table = Table(title="Groups", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.add_column("Group", overflow="ellipsis", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    headings = ("AAL", "± s.e.", *(f"{x} 1/{period}" for x in ("OEP", "AEP") for period in _periods(wide)), tail)
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
+    ceded = {group.group_id for group in summary.groups if group.perspective == "ceded"}
     previous = ""
     for _, group in summary_ids(summary):
+        untouched = group.group_id not in ceded
+        if untouched and group.perspective == "net":
+            continue  # nothing is ceded: the row of the gross figures says so
         if previous and previous != group.group_id:
             table.add_section()
-        hundred, quarter, worst = group.at(100), group.at(250), group.at(summary.tail_return_period)
+        worst = group.at(summary.tail_return_period)
         cells = [compact(group.aal), compact(group.aal_se)]
-        cells += [_oep(hundred), _oep(quarter), _aep(hundred), _aep(quarter)]
+        cells += [_oep(group.at(period)) for period in _periods(wide)]
+        cells += [_aep(group.at(period)) for period in _periods(wide)]
         cells.append(compact(worst.aep_tvar) if worst else UNDEFINED)
         name = group.group_name if group.group_id != previous else ""
         style = _STYLES[group.perspective]
-        table.add_row(Text(name), Text(group.perspective, style=style), *(Text(cell, style=style) for cell in cells))
+        perspective = "gross=net" if untouched else group.perspective
+        table.add_row(Text(name), Text(perspective, style=style), *(Text(cell, style=style) for cell in cells))
         previous = group.group_id
     return table
+
+
+def _periods(wide: bool) -> tuple[int, ...]:
+    return (100, 250) if wide else (100,)
 
 
 def _oep(point: EpPoint | None) -> str:
@@ -67,8 +84,9 @@ def _aep(point: EpPoint | None) -> str:
 
 def _deals(summary: Summary) -> Table:
     table = Table(title=f"Top {TOP_DEALS} deals by co-TVaR (gross)", title_justify="left", header_style="bold")
+    table.box = SIMPLE_HEAD
     for heading in ("Deal", "Cedant", "Business unit"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="ellipsis", no_wrap=True)
     for heading in ("Premium", "AAL", "co-TVaR", "Share"):
         table.add_column(heading, justify="right", no_wrap=True)
     ordered = sorted(summary.deals, key=lambda deal: (-(deal.co_tvar or 0.0), deal.deal_id))
