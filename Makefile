@@ -19,18 +19,12 @@ help: ## list the targets
 
 setup: .venv/.stamp .venv-sam/.stamp ## make the environments (instant when nothing changed)
 
-check: setup ## lint, format, types, template, state machines
+check: setup ## lint, format, types, template, state machines, house rules
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	$(PYTHON) -m cfnlint template.yaml templates/*.yaml
-	@mkdir -p build/asl
-	@for file in statemachines/*.asl.json; do \
-		filled="build/asl/$${file##*/}"; \
-		sed 's/\$${[A-Za-z]*}/arn:aws:lambda:eu-west-1:123456789012:function:filled/g' "$$file" > "$$filled" && \
-		echo "statelint $$file" && \
-		$(PYTHON) -m statelint "$$filled" || exit 1; \
-	done
+	$(PYTHON) -m pytest -q -p no:cacheprovider tests/unit/test_template.py tests/unit/test_house_rules.py
 
 format: setup ## format the code, and repair what ruff can
 	$(PYTHON) -m ruff check --fix .
