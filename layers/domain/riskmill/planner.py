@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from riskmill.graph import JobGraph
+from riskmill.jobs import KEY_BYTES
 
 #: Seconds per unit of work before a deployment measured its own (work: rollup_graph.py). Measured on one core of a
 #: 2-core x86 machine; the control table's measured rates replace them.
@@ -202,13 +203,13 @@ def wave_files(
     far below the 256 KiB that Step Functions allows, and no more than one object is in memory at a time.
     """
     number = wave[0].wave
-    params: dict[int, str] = {}
+    heads: dict[int, str] = {}
     items: list[dict[str, object]] = []
     chunks: list[bytes] = []
     start = part = 0
     name = f"runs/{run_id}/plan/r{round_number}/w{number}.0.jobs"
     for index, batch in enumerate(wave):
-        data = "\n".join(_job_lines(graph, batch.jobs, params)).encode()
+        data = "\n".join(_job_lines(graph, batch.jobs, heads)).encode()
         items.append(
             {
                 "run_id": run_id,
@@ -233,15 +234,24 @@ def wave_files(
         yield name, b"".join(chunks), items
 
 
-def _job_lines(graph: JobGraph, jobs: list[int], params: dict[int, str]) -> Iterator[str]:
-    for number in jobs:
-        index = int(graph.spec[number])
-        spec = graph.specs[index]
-        text = params.get(index)
-        if text is None:
-            text = params[index] = spec.params.decode()
-        refs = json.dumps(graph.refs_of(number), separators=(",", ":"))
-        yield (
-            f'{{"key":"{graph.key(number)}","model":{json.dumps(spec.model)},"version":{spec.version},'
-            f'"params":{text},"inputs":{refs},"work":{float(graph.work[number])!r}}}'
-        )
+def _job_lines(graph: JobGraph, jobs: list[int], heads: dict[int, str]) -> Iterator[str]:
+    """Yield the jobs as JSON, as Job.from_dict reads it; `heads` keeps what the jobs of one specification share."""
+    numbers = np.array(jobs, dtype=np.int64)
+    keys = graph.keys[numbers].tobytes().hex()
+    each = zip(
+        range(0, len(keys), 2 * KEY_BYTES),
+        graph.spec[numbers].tolist(),
+        graph.refs_of_each(jobs),
+        graph.work[numbers].tolist(),
+        strict=True,
+    )
+    for at, index, refs, work in each:
+        head = heads.get(index)
+        if head is None:
+            spec = graph.specs[index]
+            head = heads[index] = (
+                f'"model":{json.dumps(spec.model)},"version":{spec.version},"params":{spec.params.decode()}'
+            )
+        # A reference is a letter, a colon and hexadecimal digits: JSON has nothing to escape in it.
+        inputs = f'["{'","'.join(refs)}"]' if refs else "[]"
+        yield f'{{"key":"{keys[at : at + 2 * KEY_BYTES]}",{head},"inputs":{inputs},"work":{work!r}}}'

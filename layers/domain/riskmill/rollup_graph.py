@@ -5,11 +5,11 @@ groups, outwards contracts on the groups that buy them; then, over all blocks, e
 share of the top group's tail.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
-from riskmill.jobs import canonical
 from riskmill.models.catalogue import BLOCK_TRIALS
 from riskmill.portfolio import Deal, Group, Outwards, Portfolio
 from riskmill.terms import Terms
@@ -43,33 +43,55 @@ class Bucket:
 
     __slots__ = ("buckets", "deals", "name")
 
-    def __init__(self, name: str, deals: Sequence[str], depth: int = 0) -> None:
+    def __init__(
+        self, name: str, deals: Sequence[str], depth: int = 0, hashes: Mapping[str, int] | None = None
+    ) -> None:
         self.name = name
         self.deals: list[str] = []
         self.buckets: list[Bucket] = []
         if len(deals) <= FAN_IN:
             self.deals = sorted(deals)
         else:
-            parts = _split(name, deals, depth, depth + LEVEL_BITS)
-            self.buckets = [Bucket(part, members, at) for part, members, at in parts]
+            if hashes is None:
+                hashes = {deal: _hash(deal) for deal in deals}
+            parts = _split(name, deals, depth, depth + LEVEL_BITS, hashes)
+            self.buckets = [Bucket(part, members, at, hashes) for part, members, at in parts]
 
     def leaves(self) -> list["Bucket"]:
         """Return the leaves below (or this one), in order."""
         return [self] if not self.buckets else [leaf for bucket in self.buckets for leaf in bucket.leaves()]
 
 
-def _split(name: str, deals: Sequence[str], depth: int, until: int) -> list[tuple[str, Sequence[str], int]]:
+def _split(
+    name: str, deals: Sequence[str], depth: int, until: int, hashes: Mapping[str, int]
+) -> list[tuple[str, Sequence[str], int]]:
     """Return (name, deals, depth) of the parts of these deals after as many splits as they need, down to `until`."""
     if len(deals) <= FAN_IN or depth == until:
         return [(name, deals, depth)]
     halves: tuple[list[str], list[str]] = ([], [])
     for deal in deals:
-        halves[_hash(deal) >> (HASH_BITS - 1 - depth) & 1].append(deal)
-    return [part for bit, half in enumerate(halves) if half for part in _split(f"{name}{bit}", half, depth + 1, until)]
+        halves[hashes[deal] >> (HASH_BITS - 1 - depth) & 1].append(deal)
+    return [
+        part
+        for bit, half in enumerate(halves)
+        if half
+        for part in _split(f"{name}{bit}", half, depth + 1, until, hashes)
+    ]
 
 
 def _hash(deal_id: str) -> int:
     return int.from_bytes(blake2b(deal_id.encode(), digest_size=HASH_BITS // 8).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """What the jobs of one deal share, whatever the block."""
+
+    spec: int
+    elt: int
+    subject: int
+    #: of each layer, as they stand in keys
+    terms: list[dict[str, object]]
 
 
 class _Rollup:
@@ -83,7 +105,7 @@ class _Rollup:
         self.blocks = blocks_of(portfolio.trials)
         self.sum_spec = self.graph.spec("roll_up", 1, {"keep_members": False})
         self.leaf_spec = self.graph.spec("roll_up", 1, {"keep_members": True})
-        self.price_specs: dict[str, int] = {}
+        self.priced: dict[str, _Priced] = {}
         self.outwards: dict[str, list[Outwards]] = {}
         for contract in portfolio.outwards:
             self.outwards.setdefault(contract.group_id, []).append(contract)
@@ -118,15 +140,18 @@ class _Rollup:
             yets.append(self.graph.job(spec, [catalogue], subject=subject, block=block, work=trials))
         return yets
 
-    def _price(self, deal: Deal, yet: int, block: int, affinity: int) -> int:
-        spec = self.price_specs.get(deal.deal_id)
-        if spec is None:
+    def _priced(self, deal: Deal) -> _Priced:
+        """Register what a deal's jobs share, once, also where several groups hold the deal."""
+        known = self.priced.get(deal.deal_id)
+        if known is None:
             terms = [_terms(layer.terms) for layer in deal.layers]
-            spec = self.price_specs[deal.deal_id] = self.graph.spec("price_deal", 1, canonical({"layers": terms}))
-        elt = self.graph.external(f"i:{deal.elt}")
-        work = self.blocks[block][1] * len(deal.layers)
-        subject = self.graph.subject(f"deal {deal.deal_id}")
-        return self.graph.job(spec, [elt, yet], subject=subject, block=block, work=work, affinity=affinity)
+            known = self.priced[deal.deal_id] = _Priced(
+                spec=self.graph.spec("price_deal", 1, {"layers": terms}),
+                elt=self.graph.external(f"i:{deal.elt}"),
+                subject=self.graph.subject(f"deal {deal.deal_id}"),
+                terms=terms,
+            )
+        return known
 
     def _own_deals(self, group: Group, yets: list[int], leaves: list[tuple[Bucket, list[int]]]) -> list[list[int]]:
         """Add a group's own deals; return the job that sums them for each block (as one list, or none)."""
@@ -135,10 +160,21 @@ class _Rollup:
         root = Bucket(f"group {group.group_id}/", group.deals)
         for leaf in root.leaves():
             subject = self.graph.subject(f"bucket {leaf.name}")
+            priced = [self._priced(self.deals[deal]) for deal in leaf.deals]
             sums = []
             for block, yet in enumerate(yets):
                 affinity, self.affinities = self.affinities, self.affinities + 1
-                deals = [self._price(self.deals[deal], yet, block, affinity) for deal in leaf.deals]
+                deals = [
+                    self.graph.job(
+                        deal.spec,
+                        (deal.elt, yet),
+                        subject=deal.subject,
+                        block=block,
+                        work=self.blocks[block][1] * len(deal.terms),
+                        affinity=affinity,
+                    )
+                    for deal in priced
+                ]
                 sums.append(
                     self.graph.job(
                         self.leaf_spec, deals, subject=subject, block=block, work=len(deals), affinity=affinity
@@ -223,7 +259,8 @@ class _Rollup:
         parts = []
         for leaf, sums in leaves:
             deals = [self.deals[deal] for deal in leaf.deals]
-            spec = self.graph.spec("allocate", 1, allocate_params(deals, len(self.blocks)))
+            terms = [self.priced[deal].terms for deal in leaf.deals]
+            spec = self.graph.spec("allocate", 1, allocate_params(deals, terms, len(self.blocks)))
             subject = self.graph.subject(f"bucket {leaf.name}")
             work = self.portfolio.trials
             parts.append(self.graph.job(spec, [*yets, *sums, top["gross"]], subject=subject, work=work))
@@ -242,14 +279,14 @@ def measure_name(group_id: str, perspective: str) -> str:
     return f"measure/{perspective}/{group_id}"
 
 
-def allocate_params(deals: Sequence[Deal], blocks: int) -> dict[str, object]:
-    """Return the parameters of the allocation of one bucket: its deals and their layers, in the bucket's order."""
+def allocate_params(deals: Sequence[Deal], terms: Sequence[list[dict[str, object]]], blocks: int) -> dict[str, object]:
+    """Return the parameters of the allocation of one bucket: its deals, their layers and terms, in its order."""
     return {
         "blocks": blocks,
         "deals": [deal.deal_id for deal in deals],
         "brokerage": [deal.brokerage for deal in deals],
         "layers": [[layer.layer_id for layer in deal.layers] for deal in deals],
-        "terms": [[_terms(layer.terms) for layer in deal.layers] for deal in deals],
+        "terms": list(terms),
     }
 
 
