@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from moto import mock_aws
 from redis import Redis
 
@@ -41,7 +42,7 @@ def aws_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPa
 def endpoint(aws_environment: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Point every client at one URL; a request is tried three times, without the waits in between."""
     monkeypatch = aws_environment
-    fewer = clients.CONFIG.merge(clients.Config(retries={"mode": "adaptive", "total_max_attempts": 3}))
+    fewer = clients.CONFIG.merge(Config(retries={"mode": "adaptive", "total_max_attempts": 3}))
     monkeypatch.setattr(clients, "CONFIG", fewer)
     monkeypatch.setattr("riskmill.aws.control.CONFIG", fewer)
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
@@ -57,7 +58,8 @@ def endpoint(aws_environment: pytest.MonkeyPatch) -> Callable[[str], None]:
 def aws(aws_environment: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """An account of moto's with our bucket, control table and index queue; gives their names and plain clients."""
     with mock_aws():
-        s3, sqs, dynamodb = (boto3.client(service) for service in ("s3", "sqs", "dynamodb"))  # type: ignore[call-overload]
+        s3: Any = boto3.client("s3")
+        sqs, dynamodb = boto3.client("sqs"), boto3.client("dynamodb")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         create_control_table(dynamodb, TABLE)
         queue_url = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
