@@ -62,9 +62,14 @@ def python_with_pip(root: Path) -> Path:
     folders += [Path(part) for part in os.get_exec_path()]
     for folder in folders:
         python = folder / name
-        if python.is_file() and subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0:
+        if (
+            python.is_file()
+            and subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0
+        ):
             return folder
-    raise DeployError(f"sam build needs a {name} with pip on PATH, and there is none: install one, or pip into this one")
+    raise DeployError(
+        f"sam build needs a {name} with pip on PATH, and there is none: install one, or pip into this one"
+    )
 
 
 def sources_digest(root: Path) -> str:
@@ -123,7 +128,7 @@ def deploy(
 ) -> dict[str, str]:
     """`sam deploy` what is built; the stack's outputs."""
     client = boto3.client("cloudformation", **client_options(endpoint))
-    storage = boto3.client("s3", **client_options(endpoint))
+    storage: Any = boto3.client("s3", **client_options(endpoint))
     region = client.meta.region_name
     try:
         storage.create_bucket(Bucket=ARTEFACT_BUCKET, CreateBucketConfiguration={"LocationConstraint": region})
@@ -184,7 +189,9 @@ def _remove_dead_stack(client: Any, stack_name: str) -> None:
         return
     if status in DEAD_STACK:
         client.delete_stack(StackName=stack_name)
-        client.get_waiter("stack_delete_complete").wait(StackName=stack_name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        client.get_waiter("stack_delete_complete").wait(
+            StackName=stack_name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
 
 
 def _failures(client: Any, stack_name: str) -> list[str]:
@@ -196,10 +203,13 @@ def _failures(client: Any, stack_name: str) -> list[str]:
     return [
         f"  {event['LogicalResourceId']} ({event.get('ResourceType', '?')}): {event.get('ResourceStatusReason', '')}"
         for event in reversed(events)
-        if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in event.get("ResourceStatusReason", "").lower()
+        if event["ResourceStatus"].endswith("_FAILED")
+        and "cancelled" not in event.get("ResourceStatusReason", "").lower()
     ]
 
 
 def deployment_digest(sources: str, stack_name: str, parameters: Mapping[str, str]) -> str:
     """Digest of a deployment: equal to the deployed one means that there is nothing to deploy."""
-    return hashlib.blake2b(json.dumps([sources, stack_name, sorted(parameters.items())]).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        json.dumps([sources, stack_name, sorted(parameters.items())]).encode(), digest_size=16
+    ).hexdigest()

@@ -1,4 +1,4 @@
-"""The two servers of a cloud: MiniStack (through our launcher) and Valkey or Redis, both on 127.0.0.1 and a free port."""
+"""The two servers of a cloud: MiniStack (through our launcher) and Valkey or Redis, on free ports of 127.0.0.1."""
 
 import json
 import os
@@ -22,8 +22,8 @@ ACCOUNT = "000000000000"
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 3
 
-# What handlers get besides their own variables. There is no X-Ray daemon, and a handler on AWS has about one core, while
-# BLAS would start a thread per core of this machine in each of several workers.
+# What handlers get besides their own variables. There is no X-Ray daemon, and a handler on AWS has about one core,
+# while BLAS would start a thread per core of this machine in each of several workers.
 HANDLER_VARIABLES = {
     "POWERTOOLS_TRACE_DISABLED": "true",
     "OMP_NUM_THREADS": "1",

@@ -1,7 +1,7 @@
-"""Contract tests of the patches: each shows what MiniStack as published does wrong, and that the patched one does it right.
+"""Contract tests of the patches: what MiniStack as published does wrong, and that the patched one does it right.
 
-A failing first half means that MiniStack has changed and the patch can go (or must be looked at); a failing second half that
-the patch does not work any more.
+A failing first half means that MiniStack has changed and the patch can go (or must be looked at); a failing second half
+that the patch does not work any more.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
 from cloud_fixtures import ROLE
 from cloud_fixtures import Endpoint as Stack
 
@@ -182,25 +183,19 @@ def test_a_throttled_invocation_has_aws_error_name_in_step_functions(plain: Stac
 
 def test_reserved_concurrency_declared_in_a_template_holds(plain: Stack, patched: Stack) -> None:
     def scenario(stack: Stack) -> Any:
-        properties = {
+        common = {
             "Runtime": "python3.13",
             "Handler": "index.handler",
             "Role": ROLE,
             "Code": {"ZipFile": "def handler(event, context): return 1"},
-            "ReservedConcurrentExecutions": 0,
         }
         client = stack.client("cloudformation")
         name = f"s{uuid.uuid4().hex[:8]}"
         answers = []
-        for reserved in (0, None):
-            properties = properties | {"ReservedConcurrentExecutions": reserved} if reserved == 0 else {
-                key: value for key, value in properties.items() if key != "ReservedConcurrentExecutions"
-            }
-            template = {"Resources": {"F": {"Type": "AWS::Lambda::Function", "Properties": properties}}}
-            change = client.create_stack if reserved == 0 else client.update_stack
-            change(StackName=name, TemplateBody=json.dumps(template))
-            wait = "stack_create_complete" if reserved == 0 else "stack_update_complete"
-            client.get_waiter(wait).wait(StackName=name, WaiterConfig={"Delay": 1})
+        for change, reserved in (("create", {"ReservedConcurrentExecutions": 0}), ("update", {})):
+            template = {"Resources": {"F": {"Type": "AWS::Lambda::Function", "Properties": common | reserved}}}
+            getattr(client, f"{change}_stack")(StackName=name, TemplateBody=json.dumps(template))
+            client.get_waiter(f"stack_{change}_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
             function = client.describe_stack_resources(StackName=name)["StackResources"][0]["PhysicalResourceId"]
             try:
                 answers.append(stack.invoke(function))
@@ -253,7 +248,9 @@ def test_a_mapping_collects_a_batch_up_to_its_size_and_window(plain: Stack, patc
 # --- Step Functions -------------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_execution_stops_its_waits_and_its_maps_children_and_stays_aborted(plain: Stack, patched: Stack) -> None:
+def test_a_stopped_execution_stops_its_waits_and_its_maps_children_and_stays_aborted(
+    plain: Stack, patched: Stack
+) -> None:
     def scenario(stack: Stack) -> Any:
         queue = stack.client("sqs").create_queue(QueueName=f"q{uuid.uuid4().hex[:8]}")["QueueUrl"]
         send = {
@@ -444,7 +441,7 @@ def test_a_token_of_a_stopped_execution_is_dead(patched: Stack) -> None:
     states = patched.client("stepfunctions")
     states.stop_execution(executionArn=execution)
     time.sleep(0.3)
-    with pytest.raises(ClientError, match="TaskDoesNotExist|TaskTimedOut"):
+    with pytest.raises(ClientError, match=r"TaskDoesNotExist|TaskTimedOut"):
         states.send_task_heartbeat(taskToken=token)
 
 
