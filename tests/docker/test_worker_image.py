@@ -125,11 +125,28 @@ def test_the_worker_is_not_root_and_cannot_write_its_own_code(image: str) -> Non
     assert refused.returncode != 0
 
 
+def test_sigterm_ends_a_worker_that_has_not_started_yet(image: str, account: Account) -> None:
+    name = f"riskmill-worker-test-{os.getpid()}"
+    done("run", "--detach", "--name", name, *arguments(account), image)
+    try:
+        time.sleep(0.5)  # within its imports
+        began = time.monotonic()
+        done("stop", "--time", "30", name)
+        assert time.monotonic() - began < 20
+        assert done("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
+    finally:
+        docker("rm", "--force", name)
+
+
 def test_sigterm_ends_an_idle_worker_within_20_seconds_and_with_code_0(image: str, account: Account) -> None:
     name = f"riskmill-worker-test-{os.getpid()}"
     done("run", "--detach", "--name", name, *arguments(account), image)
     try:
-        time.sleep(3)  # into its first long poll
+        until = time.monotonic() + 60
+        while "waiting for work" not in done("logs", name):
+            assert time.monotonic() < until, "the worker did not start"
+            time.sleep(0.5)
+        time.sleep(1)  # into its first long poll
         began = time.monotonic()
         done("stop", "--time", "30", name)
         assert time.monotonic() - began < 20
