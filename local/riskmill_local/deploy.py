@@ -89,11 +89,15 @@ def sources_digest(root: Path) -> str:
 
 @contextmanager
 def build_folder(root: Path) -> Iterator[Path]:
-    """<root>/.aws-sam, held alone: two clouds of one checkout share its build, but must not write it at once."""
+    """<root>/.aws-sam, held alone: two clouds of one checkout share its build, but must not write it at once.
+
+    sam inherits the lock, so that a sam which outlives a killed `up` keeps the next one waiting until it has ended.
+    """
     folder = root / ".aws-sam"
     folder.mkdir(exist_ok=True)
     with (folder / "riskmill.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
         yield folder
 
 
@@ -176,6 +180,7 @@ def _sam(root: Path, arguments: list[str], environment: Mapping[str, str], log: 
             stderr=subprocess.STDOUT,
             timeout=COMMAND_SECONDS,
             check=False,
+            close_fds=False,  # see build_folder
         )
     if ended.returncode != 0:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]

@@ -217,7 +217,7 @@ def sqs_batching_window() -> None:
 def s3_events_are_kept() -> None:
     """An S3 event enters its queue under the queues' lock.
 
-    Without the lock, the event is lost when it arrives while a batch is being deleted (delete rebuilds the queue's list).
+    Without the lock, the event is lost when it arrives while a batch is being deleted, which rebuilds the queue's list.
     """
     edit(
         s3,
@@ -253,8 +253,9 @@ def sfn_data_limit() -> None:
 def sfn_stop() -> None:
     """StopExecution and a machine's TimeoutSeconds end an execution for good.
 
-    MiniStack ignores the timeout, lets a stopped execution's Map children, waits, retries and nested executions go on, and
-    turns it from ABORTED to FAILED when what it waited for fails. An execution also starts without a delay of 150 ms.
+    MiniStack ignores the timeout, lets a stopped execution's Map children, waits, retries and nested executions go on,
+    and turns it from ABORTED to FAILED when what it waited for fails. An execution also starts without its delay of
+    150 ms.
     """
     edit(
         stepfunctions,
@@ -359,7 +360,8 @@ def sfn_error_matching() -> None:
 def sfn_callbacks() -> None:
     """Tasks that wait for a token honour HeartbeatSeconds and the *Path forms and can be stopped.
 
-    Every attempt has a token of its own. A Lambda task that waits for a token also fails when the invocation fails, instead of waiting for ever.
+    Every attempt has a token of its own. A Lambda task that waits for a token also fails when the
+    invocation fails, instead of waiting for ever.
     """
     edit(
         stepfunctions,

@@ -126,6 +126,7 @@ def start_ministack(layout: Layout, cloud_id: str, redis_port: int) -> tuple[Sta
 
     def environment(port: int) -> Mapping[str, str]:
         return base_environment(layout, cloud_id) | {
+            "PYTHONPATH": str(Path(__file__).parent.parent),  # whether or not the package is installed
             "GATEWAY_PORT": str(port),
             "BIND_HOST": "127.0.0.1",
             "MINISTACK_HOST": "127.0.0.1",
