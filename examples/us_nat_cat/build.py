@@ -36,14 +36,14 @@ class Size:
 
 SIZES = {
     "small": Size(
-        5_000, {"national": 8, "super_regional": 16, "regional": 86, "crop": 10}, 300, 20_000, 6_000_000.0, "csv"
+        5_000, {"national": 8, "super_regional": 16, "regional": 86, "crop": 10}, 300, 20_000, 8_000_000.0, "csv"
     ),
     "full": Size(
         50_000,
         {"national": 12, "super_regional": 60, "regional": 568, "crop": 60},
         7_000,
         100_000,
-        2_500_000.0,
+        3_500_000.0,
         "parquet",
     ),
 }

@@ -1,19 +1,19 @@
-"""Hold the example against its record, and show its book: `python examples/us_nat_cat/compare.py [--book FOLDER]`.
+"""Hold the example against its record, and show its book.
 
-Without `--book`: the simulated annual insured loss of the whole market against the as-if record, by peril, as a
-Markdown table. With it: the figures of a built portfolio folder, from the same models that a rollup runs, called
-directly in this process.
+`python examples/us_nat_cat/compare.py [--fits | --book DIR]` prints Markdown. As it stands: the simulated annual
+insured loss of the whole market against the as-if record, by peril. With `--fits`: what was fitted to the record. With
+`--book`: the figures of a built portfolio folder, from the models that a rollup runs, called directly in this process.
 """
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from build import SEED, SIZES, market_of
 from nat_cat_market import Market
-from nat_cat_record import INSURED_SHARE, YEARS
+from nat_cat_record import INSURED_SHARE, YEARS, PerilFit, fit_record
 
 from riskmill.models.catalogue import SimulateYearsParams, simulate_years
 from riskmill.models.contracts import layer_limit
@@ -84,6 +84,45 @@ def comparison_table(rows: Sequence[Comparison]) -> str:
         f"{row.as_if:.2f} ± {row.as_if_se:.2f} | {row.simulated:.2f} ± {row.simulated_se:.2f} | {row.deviation:+.1f} |"
         for row in rows
     ]
+    return "\n".join(lines)
+
+
+#: Maxima of one tropical cyclone's economic loss (USD million) that `maximum_table` compares.
+MAXIMA = (250_000.0, 350_000.0, 500_000.0, 750_000.0, 1_000_000.0, 2_000_000.0)
+
+
+def fits_table(fits: dict[str, PerilFit]) -> str:
+    """Return what was fitted to each peril as a Markdown table."""
+    lines = [
+        "| peril | events | a year | variance to mean (p) | trend: Spearman (p) | simulated | shape | scale | KS p |",
+        "|---|--:|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for name, fit in fits.items():
+        law = f"{fit.law.replace('_', ' ')}, {fit.rate:.2f} a year"
+        if fit.law != "poisson":
+            law += f", variance to mean {fit.variance_to_mean:.2f}"
+        severity = f"{fit.severity.shape:.2f} | {fit.severity.scale:,.0f}"
+        # Too few events to fit a shape: it is set, and there is nothing to test.
+        severity += " | " if fit.gpd is None else f" | {fit.gpd.ks_p_value:.2f}"
+        lines.append(
+            f"| {name.replace('_', ' ')} | {fit.record.losses.size} | {fit.frequency.rate:.2f} | "
+            f"{fit.frequency.variance_to_mean:.2f} ({fit.frequency.p_value:.2g}) | "
+            f"{fit.trend.spearman:+.2f} ({fit.trend.p_value:.1g}) | {law} | {severity} |"
+        )
+    return "\n".join(lines)
+
+
+def maximum_table(fit: PerilFit) -> str:
+    """Return the insured AAL of tropical cyclones against the maximum that their severity is truncated at."""
+    share, record = INSURED_SHARE["tropical_cyclone"], fit.record
+    lines = ["| severity of a tropical cyclone | mean, USD bn | insured AAL, USD bn |", "|---|--:|--:|"]
+    laws = [
+        (f"truncated at USD {maximum / 1e3:,.0f}bn", replace(fit.severity, maximum=maximum).mean())
+        for maximum in MAXIMA
+    ]
+    laws.append((f"lognormal, mu {fit.lognormal.mu:.2f}, sigma {fit.lognormal.sigma:.2f}", fit.lognormal.mean))
+    laws.append(("the record itself", float(record.losses.mean())))
+    lines += [f"| {name} | {mean / 1e3:.1f} | {fit.rate * mean * share / 1e3:.1f} |" for name, mean in laws]
     return "\n".join(lines)
 
 
@@ -234,10 +273,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the example with its record, or show a built book.")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--trials", type=int, help="simulated years (default: the size's)")
+    parser.add_argument("--fits", action="store_true", help="what was fitted to the record")
     parser.add_argument("--book", type=Path, help="a built portfolio folder to show instead")
     arguments = parser.parse_args()
     if arguments.book:
         print(book_report(book_figures(arguments.book)))
+    elif arguments.fits:
+        fits = fit_record()
+        print(f"{fits_table(fits)}\n\n{maximum_table(fits['tropical_cyclone'])}")
     else:
         trials = arguments.trials or SIZES[arguments.size].trials
         print("Annual insured market loss, USD billion at 2023 prices, mean ± standard error.\n")

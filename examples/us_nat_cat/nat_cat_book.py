@@ -39,14 +39,15 @@ INCEPTIONS = {"2024-01-01": 0.55, "2024-04-01": 0.08, "2024-06-01": 0.22, "2024-
 
 #: An ELT has at most this many events, and those more often exceeded than this (a year) only where small ones count.
 MOST_EVENTS = 2_000
+LEAST_LOSS = 10_000.0
 MOST_OFTEN = {"CXL": 0.3, "QS": 2.0, "AXL": 2.0, "SL": 2.0}
 
 #: Premium = (expected loss + this x standard deviation) / (1 - brokerage), then up to some per cent of luck.
-RISK_LOAD = 0.09
+RISK_LOAD = 0.12
 #: A quota share also pays the losses of small events, which its ELT leaves out.
 QUOTA_SHARE_LOAD = 1.25
 #: Years simulated for prices of covers that depend on a whole year.
-PRICING_YEARS = 10_000
+PRICING_YEARS = 5_000
 PRICING_SEED = 7
 
 BUSINESS_UNITS = {
@@ -124,6 +125,7 @@ def make_book(market: Market, cedants: Sequence[Cedant], deals: int, line: float
         maker.add_deal(kind, cedant, rng("deal", number))
     _add_groups(maker.book)
     _add_outwards(maker)
+    _drop_unused_elts(maker.book)
     return maker.book
 
 
@@ -214,11 +216,10 @@ class _Maker:
     def _add_elt(self, cedant: Cedant, cover: str, losses: EventLosses, most_often: float) -> Subject | None:
         """Keep the events that matter: the largest, up to a number of them and to a frequency. None: too few."""
         loss = np.round(losses.loss, -3)
-        least = 10_000.0
-        if loss.size > MOST_EVENTS:
+        hit = np.flatnonzero(loss >= LEAST_LOSS)
+        if hit.size > MOST_EVENTS:
             # Only what may be kept needs sorting.
-            least = max(least, float(np.partition(loss, -MOST_EVENTS)[-MOST_EVENTS]))
-        hit = np.flatnonzero(loss >= least)
+            hit = hit[loss[hit] >= np.partition(loss[hit], -MOST_EVENTS)[-MOST_EVENTS]]
         event = hit[np.argsort(-loss[hit], kind="stable")]
         exceeded = np.cumsum(self.market.rate[event])
         event = event[: min(MOST_EVENTS, int(np.searchsorted(exceeded, most_often)) + 1)]
@@ -336,9 +337,10 @@ class _Maker:
         return np.bincount(self.trial, by_event[self.occurring], minlength=PRICING_YEARS)
 
     def _participation(self, limit: float, random: np.random.Generator) -> float:
-        """Return our share, in half per cents: larger of small layers, so that lines are of a similar size."""
+        """Return our share, 2% to 30% in half per cents: larger of small layers, as lines are of a similar size."""
         line = self.line * float(np.exp(0.7 * random.standard_normal()))
-        return round(min(max(line / limit, 0.02), 0.30) * 200) / 200
+        offered = float(random.uniform(0.05, 0.30))
+        return round(max(min(line / limit, offered), 0.02) * 200) / 200
 
 
 def _limit(layer: Row) -> float:
@@ -389,6 +391,13 @@ def _add_groups(book: Book) -> None:
         {"group_id": group, "member_type": "group", "member_id": member, "group_name": name}
         for group, name, member in members
     ]
+
+
+def _drop_unused_elts(book: Book) -> None:
+    """Drop the ELTs of subject businesses whose layers would have been too small to sign."""
+    used = {row["elt_id"] for row in book.deals}
+    kept = [(name, elt) for name, elt in zip(book.elt_ids, book.elts, strict=True) if name in used]
+    book.elt_ids, book.elts = [name for name, _ in kept], [elt for _, elt in kept]
 
 
 def _add_outwards(maker: _Maker) -> None:

@@ -106,8 +106,8 @@ def read_states() -> States:
 class Market:
     """The event catalogue with each event's insured loss.
 
-    Per event: id (from 1), peril (position in PERILS), main state, annual rate, insured market loss; `footprint`
-    [events, states] has that loss by state, column by column in memory.
+    Per event: id (from 1), peril (position in PERILS), main state, annual rate, insured market loss. `footprint` has
+    for each peril and state the events that hit it (positions, rising) and the insured loss of each there.
     """
 
     states: States
@@ -117,7 +117,7 @@ class Market:
     state: I64
     rate: F64
     loss: F64
-    footprint: F64
+    footprint: list[list[tuple[I64, F64]]]
 
     def of_peril(self, peril: int) -> slice:
         """Return where the peril's events stand."""
@@ -160,7 +160,8 @@ def make_market(fits: dict[str, PerilFit], events: int) -> Market:
         rates.append(fit.rate * -np.diff(exceedance))
         losses.append(loss)
         parts = _footprint(states, number, near, main, rng("footprints", peril))
-        footprints.append(parts * loss[:, None])
+        first = sum(part.size for part in perils[:-1])
+        footprints.append([_hits(parts[:, state] * loss, first) for state in range(len(states.codes))])
     peril_of, rate = np.concatenate(perils), np.concatenate(rates)
     return Market(
         states,
@@ -170,7 +171,7 @@ def make_market(fits: dict[str, PerilFit], events: int) -> Market:
         np.concatenate(mains),
         rate,
         np.concatenate(losses),
-        np.asfortranarray(np.concatenate(footprints)),
+        footprints,
     )
 
 
@@ -195,6 +196,11 @@ def _footprint(states: States, peril: int, near: F64, main: I64, random: np.rand
     parts[parts < LEAST_PART] = 0.0
     whole: F64 = parts / parts.sum(axis=1)[:, None]
     return whole
+
+
+def _hits(loss: F64, first: int) -> tuple[I64, F64]:
+    hit = np.flatnonzero(loss)
+    return hit + first, loss[hit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,12 +294,11 @@ def subject_losses(market: Market, cedant: Cedant, perils: Sequence[str], states
     for number, peril in enumerate(PERILS):
         if peril not in perils:
             continue
-        its = market.of_peril(number)
         for position in states:
             state, share = cedant.states[position], cedant.share[position, number] * part
-            column = market.footprint[its, state]
-            loss[its] += column * share
-            exposure[its] += (column > 0) * (market.states.exposure[state, number] * share)
+            event, market_loss = market.footprint[number][state]
+            loss[event] += market_loss * share
+            exposure[event] += market.states.exposure[state, number] * share
     hit = np.flatnonzero(loss)
     noise = 0.35 * random.standard_normal(hit.size)
     loss[hit] *= np.exp(noise - 0.35**2 / 2)

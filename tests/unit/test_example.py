@@ -84,7 +84,11 @@ def test_the_catalogue_has_the_fitted_mean_loss_and_rate_of_each_peril(example):
         its = market.of_peril(number)
         assert market.rate[its].sum() == pytest.approx(fit.rate, rel=1e-9)
         assert (market.rate[its] * market.loss[its]).sum() == pytest.approx(fit.mean_insured_loss * 1e6, rel=1e-9)
-    assert np.allclose(market.footprint.sum(axis=1), market.loss)
+    by_state = np.zeros(market.event.size)
+    for states in market.footprint:
+        for event, loss in states:
+            by_state[event] += loss
+    assert np.allclose(by_state, market.loss, rtol=1e-12)
 
 
 def test_simulated_annual_losses_agree_with_the_as_if_record_within_three_standard_errors(example):
@@ -160,3 +164,15 @@ def test_the_comparison_prints_as_a_markdown_table(example):
     assert len(lines) == 2 + 7 + 1
     assert {line.count("|") for line in lines} == {7}
     assert lines[-1].startswith("| all perils |")
+
+
+def test_the_documented_tables_are_those_that_the_code_prints(example):
+    documented = (FOLDER.parents[1] / "docs/example.md").read_text(encoding="utf-8")
+    compare, fits = example["compare"], example["record"].fit_record()
+    rows = compare.compare(example["build"].market_of("full"), 100_000)
+    for table in (
+        compare.fits_table(fits),
+        compare.maximum_table(fits["tropical_cyclone"]),
+        compare.comparison_table(rows),
+    ):
+        assert table in documented
