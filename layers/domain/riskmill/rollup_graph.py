@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
+from riskmill.memory import collector_paused
 from riskmill.models.catalogue import BLOCK_TRIALS
 from riskmill.portfolio import Deal, Group, Outwards, Portfolio
 from riskmill.terms import Terms
@@ -297,4 +298,5 @@ def _terms(terms: Terms) -> dict[str, object]:
 
 def rollup_graph(portfolio: Portfolio) -> JobGraph:
     """Return the jobs of a Risk Rollup of this portfolio, whatever is cached."""
-    return _Rollup(portfolio).build()
+    with collector_paused():
+        return _Rollup(portfolio).build()
