@@ -31,9 +31,8 @@ IMPURE_MODULES = {"os", "pathlib", "shutil", "socket", "subprocess", "tempfile",
 FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.])/" + r"(?:home/[a-z]\w*/|Users/\w+/|root/|wo" + r"rk/)"),
     "an address of an index": re.compile(
-        r"(?:--(?:extra-)?index-url|--find-links|--trusted-host|https?://(?!py"
-        + r"pi\.org/project/)[\w.-]*(?:py"
-        + r"pi|artifactory|nexus|devpi))"
+        r"--(?:extra-)?index-url|--find-" + r"links|--trusted-" + r"host"
+        r"|https?://(?!py" + r"pi\.org/project/)[\w.-]*(?:py" + r"pi|artifactory|nexus|devpi)"
     ),
     "an address of a registry of this network": re.compile(
         r"https?://(?:10\.|192\.168\.|[\w-]+\.(?:internal|local|lan)\b)"
