@@ -152,7 +152,8 @@ def check_plan(
             assert len(planned_batch.jobs) <= limits.max_batch_jobs
             # What joins a batch may lengthen it by half, or by the least worth a batch (see plan_waves).
             longest = max(limits.max_batch_seconds, max(seconds[job] for job in planned_batch.jobs))
-            assert planned_batch.seconds <= longest + max(limits.min_batch_seconds, 0.5 * longest) + 1e-6
+            shortest = min(limits.min_batch_seconds, limits.max_batch_seconds)
+        assert planned_batch.seconds <= longest + max(shortest, 0.5 * longest) + 1e-6
 
 
 @st.composite
@@ -379,3 +380,11 @@ def test_parameters_and_names_of_any_language_come_through_a_jobs_line() -> None
     (line,) = data.splitlines()
     assert Job.from_dict(json.loads(line)) == graph.job(0)
     assert graph.job(0).params == params
+
+
+def test_a_limit_below_the_least_worth_a_worker_is_kept_all_the_same() -> None:
+    """A user may ask for shorter batches than are worth it, to see the work spread."""
+    graph = graph_of([[], *([[0]] * 8)], range(1, 9))
+    limits = PlanSettings(parallelism=64, max_batch_seconds=0.02)
+    waves = plan_waves(graph, everything(graph), seconds_of([0.01] * 9), limits)
+    assert [[len(batch.jobs) for batch in wave] for wave in waves] == [[1], [2, 2, 2, 2]]

@@ -177,7 +177,7 @@ def plan_waves(
 
         candidates = [finish(batch.jobs, number) for number, batch in enumerate(batches)]
         for number, batch in enumerate(batches):
-            allowance = max(settings.min_batch_seconds, 0.5 * batch.seconds)
+            allowance = max(min(settings.min_batch_seconds, settings.max_batch_seconds), 0.5 * batch.seconds)
             level = candidates[number]
             while level:
                 length = sum(cost[job] for job in level)
