@@ -7,9 +7,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +29,8 @@ BUILD_STAMP = "riskmill-build"
 ARTEFACT_BUCKET = "riskmill-artefacts"
 SAM_ENV = "RISKMILL_SAM"
 COMMAND_SECONDS = 900
+PACK_BYTES = 10_000_000
+"""Layers from this size on are zipped by the build instead of by every deployment."""
 # A stack in one of these states cannot be updated: it goes, and is made again.
 DEAD_STACK = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
 
@@ -123,8 +127,39 @@ def build(root: Path, folder: Path, digest: str, log: Path) -> bool:
     # Bytecode of whoever imported the sources would make every artefact look changed.
     for cached in sorted(built.rglob("__pycache__")):
         shutil.rmtree(cached)
+    pack_layers(built, folder / "zips")
     stamp.write_text(digest)
     return True
+
+
+def pack_layers(built: Path, zips: Path) -> None:
+    """Zip the large layers of a build once per content, and point its template at the zips.
+
+    `sam deploy` would zip them for every deployment, which for the dependencies (200 MB) is most of its time.
+    """
+    template = built / "template.yaml"
+    text = template.read_text()
+    zips.mkdir(exist_ok=True)
+    wanted = set()
+    for name in set(re.findall(r"^ *ContentUri: (\w+)$", text, re.MULTILINE)):
+        files = sorted(path for path in (built / name).rglob("*") if path.is_file())
+        if sum(path.stat().st_size for path in files) < PACK_BYTES:
+            continue
+        digest = hashlib.blake2b(digest_size=16)
+        for path in files:
+            digest.update(f"{path.relative_to(built)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+        packed = zips / f"{digest.hexdigest()}.zip"
+        wanted.add(packed)
+        if not packed.is_file():
+            partial = packed.with_suffix(".partial")
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+                for path in files:
+                    zipped.write(path, path.relative_to(built / name))
+            partial.replace(packed)
+        text = re.sub(rf"^( *ContentUri:) {name}$", rf"\1 {packed}", text, flags=re.MULTILINE)
+    template.write_text(text)
+    for old in set(zips.iterdir()) - wanted:
+        old.unlink()
 
 
 def deploy(

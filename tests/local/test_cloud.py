@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,3 +239,30 @@ def test_the_cache_server_comes_from_the_path_or_else_from_the_wheel(
     own.write_text("#!/bin/sh\n")
     own.chmod(0o755)
     assert servers.redis_binary() == own
+
+
+def test_a_large_layer_is_zipped_once_per_content_and_deployed_from_there(tmp_path: Path) -> None:
+    built, zips = tmp_path / "build", tmp_path / "zips"
+    (built / "Large" / "python").mkdir(parents=True)
+    (built / "Small").mkdir()
+    (built / "Large" / "python" / "data.bin").write_bytes(bytes(deploy.PACK_BYTES))
+    (built / "Small" / "app.py").write_text("x = 1")
+    template = "      ContentUri: Large\n      ContentUri: Small\n      CodeUri: Large\n"
+
+    def packed() -> Path:
+        (built / "template.yaml").write_text(template)
+        deploy.pack_layers(built, zips)
+        found = list(zips.iterdir())
+        assert len(found) == 1
+        expected = template.replace("ContentUri: Large", f"ContentUri: {found[0]}")
+        assert (built / "template.yaml").read_text() == expected
+        return found[0]
+
+    first = packed()
+    with zipfile.ZipFile(first) as zipped:
+        assert zipped.namelist() == ["python/data.bin"]
+    written = first.stat().st_mtime_ns
+    assert packed().stat().st_mtime_ns == written
+    (built / "Large" / "python" / "more.py").write_text("y = 2")
+    assert packed() != first
+    assert not first.exists()
