@@ -274,6 +274,17 @@ def test_a_failed_job_is_not_tried_again(machine: Machine) -> None:
     assert machine.called("settle_round")[0]["outcome"] == "failed"
 
 
+def test_after_a_failed_job_nothing_is_looked_for_in_the_bucket(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sum missed an input, but every job is accounted for: on a large run a look would be thousands of HEADs."""
+    looked_for: list[str] = []
+    machine.run_waves("run", machine.plan("run", machine.upload(TinyPortfolio(tables={"D2": bad_elt()})), {}))
+    monkeypatch.setattr("riskmill.aws.objects.Bucket.age", lambda _, name: looked_for.append(name))
+    assert machine.call("settle_round", {"run_id": "run", "round": 0})["outcome"] == "failed"
+    assert looked_for == []
+
+
 def test_a_failure_before_the_round_was_settled_names_its_jobs_too(machine: Machine) -> None:
     """The Map itself may fail (States.DataLimitExceeded): the manifests that are there are read all the same."""
     key = machine.upload(TinyPortfolio(tables={"D2": bad_elt()}))
