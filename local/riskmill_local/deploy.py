@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -205,11 +206,12 @@ def _sam(root: Path, arguments: list[str], environment: Mapping[str, str], log: 
     """Run sam with its output in a file; DeployError with the last lines of it when it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     quiet = {"SAM_CLI_TELEMETRY": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    with log.open("wb") as output:
+    # sam leaves temporary folders behind; beside the log, a killed one's go with the logs.
+    with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="sam-", dir=log.parent) as temporary:
         ended = subprocess.run(
             [str(sam_binary(root)), *arguments],
             cwd=root,
-            env={**environment, **quiet},
+            env={**environment, **quiet, "TMPDIR": temporary},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
