@@ -279,6 +279,19 @@ def test_a_whole_chain_of_short_jobs_is_one_batch() -> None:
     assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 1, 2, 3, 4]]]
 
 
+def test_a_long_chain_joins_only_as_far_as_it_is_short() -> None:
+    graph = graph_of([[], [0], [1], [2], [3]], [4])
+    waves = plan_waves(graph, everything(graph), seconds_of([0.4] * 5), PlanSettings(min_batch_seconds=1.0))
+    assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 1, 2]], [[3, 4]]]
+
+
+def test_a_job_that_waits_for_two_batches_joins_neither_even_when_a_joined_job_is_its_last_input() -> None:
+    """2 reads 0 and joins its batch; 3 reads 1, of the other batch, and 2."""
+    graph = graph_of([[], [], [0], [1, 2]], [3])
+    waves = plan_waves(graph, everything(graph), seconds_of([1.0, 1.0, 0.1, 0.1]), PlanSettings(parallelism=2))
+    assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 2], [1]], [[3]]]
+
+
 def test_a_large_fan_out_of_one_job_is_spread_in_the_next_wave() -> None:
     """All deals wait for one year-event table: joining its batch would run them one after the other."""
     graph = graph_of([[], *([[0]] * 64)], range(1, 65))
