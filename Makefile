@@ -23,7 +23,7 @@ check: setup ## lint, format, types, template, state machines, house rules
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m cfnlint template.yaml templates/*.yaml
+	.venv/bin/cfn-lint template.yaml templates/*.yaml
 	$(PYTHON) -m pytest -q -p no:cacheprovider tests/unit/test_template.py tests/unit/test_house_rules.py
 
 format: setup ## format the code, and repair what ruff can

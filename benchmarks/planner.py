@@ -274,21 +274,20 @@ def say(what: str) -> None:
     print(f"planner: {what} ...", file=sys.stderr, flush=True)
 
 
-def measure(*, quick: bool) -> dict[str, Any]:
-    """Return all figures. Quick: one round each, and the peer on parts of the graph only."""
+def measure(*, quick: bool, peer_deals: list[int]) -> dict[str, Any]:
+    """Return all figures. Quick: one round of each."""
     machine = common.machine()
     rounds = 1 if quick else 3
     document = example_document()
     deals = len(json.loads(document)["deals"])
     with tempfile.TemporaryDirectory(prefix="riskmill-bench-") as name:
         ours = measure_planner(Path(name), document, rounds)
-        # The whole graph takes the peer minutes, so it runs once; the parts show whether its time per job is flat.
-        parts = measure_peer(Path(name), document, [300] if quick else [930, 1_900], 1 if quick else 2)
-        whole = [] if quick else measure_peer(Path(name), document, [deals], 1)
+        peers = measure_peer(Path(name), document, [min(count, deals) for count in peer_deals], min(rounds, 2))
     jobs, scales = ours["cold"]["jobs"], ours["scales"]
-    peer = (whole or parts)[-1]
+    peer, whole = peers[-1], peers[-1]["deals"] == deals
     per_job = {name: 1e6 * scale["seconds"] / scale["jobs"] for name, scale in scales.items()}
     peer_cold, peer_cached = (peer[key] * jobs / peer["jobs"] for key in ("cold_s", "cached_s"))
+    peer_cached_cpu = peer["cached_cpu_s"] * jobs / peer["jobs"]
     figures = {
         "benchmark": "planner",
         "machine": machine | {"cache": ours["server"]},
@@ -312,6 +311,7 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "peer": f"redun {peer['version']}",
         "peer_cold_s": peer_cold,
         "peer_cached_s": peer_cached,
+        "peer_cached_cpu_s": peer_cached_cpu,
         "peer_note": (
             f"the whole graph of {jobs} jobs, measured"
             if whole
@@ -319,8 +319,9 @@ def measure(*, quick: bool) -> dict[str, Any]:
         ),
         "peer_over_ours_cold": peer_cold / ours["cold"]["seconds"],
         "peer_over_ours_cached": peer_cached / ours["cached"]["seconds"],
+        "peer_over_ours_cached_cpu": peer_cached_cpu / ours["cached"]["cpu_s"],
         "plans": {"example_cold": ours["cold"], "example_cached": ours["cached"], **scales},
-        "peer_runs": [*parts, *whole],
+        "peer_runs": peers,
     }
     figures["aims"] = {name: {"aim": aim, "met": figures[name] <= aim} for name, aim in AIMS.items()}
     result: dict[str, Any] = rounded(figures)
@@ -363,7 +364,8 @@ def table(figures: dict[str, Any]) -> str:
         ),
         f"the same {figures['jobs']:,} jobs ({figures['peer_note']}): the peer takes "
         f"{figures['peer_over_ours_cold']:,.0f} times as long cold, "
-        f"{figures['peer_over_ours_cached']:,.0f} times as long fully cached",
+        f"{figures['peer_over_ours_cached']:,.0f} times as long fully cached "
+        f"({figures['peer_over_ours_cached_cpu']:,.0f} times the CPU seconds)",
         "",
         *(
             f"{name}: {figures[name]:,.3g} (aim {aim['aim']:,g}): {'met' if aim['met'] else 'MISSED'}"
@@ -377,14 +379,22 @@ def main() -> None:
     """Measure, and print a table or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--quick", action="store_true", help="one round each, the peer on a part of the graph")
+    parser.add_argument("--quick", action="store_true", help="one round each, the peer on 300 deals")
+    parser.add_argument(
+        "--peer-deals",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="deals of the peer's graphs; the last one is scaled to the whole unless it is (default: 930 1900 7000)",
+    )
     parser.add_argument("--save", type=Path, metavar="FILE", help="write the JSON object to a file too")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(json.dumps(child(options.child)))
         return
-    figures = measure(quick=options.quick)
+    peer_deals = options.peer_deals or ([300] if options.quick else [930, 1_900, 7_000])
+    figures = measure(quick=options.quick, peer_deals=peer_deals)
     text = json.dumps(figures, indent=2)
     if options.save:
         options.save.parent.mkdir(parents=True, exist_ok=True)

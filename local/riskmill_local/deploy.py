@@ -21,6 +21,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
+from riskmill.errors import RiskmillError
 from riskmill_local.servers import aws_environment
 
 SOURCES = ("template.yaml", "templates", "functions", "layers", "statemachines")
@@ -36,7 +37,7 @@ PACK_BYTES = 10_000_000
 DEAD_STACK = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
 
 
-class DeployError(RuntimeError):
+class DeployError(RiskmillError):
     """The build or the deployment failed; the message names the resources that did, and the log."""
 
 

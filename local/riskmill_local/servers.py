@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from riskmill.errors import RiskmillError
 from riskmill_local import processes
 from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV
 from riskmill_local.processes import REDIS_NAMES, Started, free_port
@@ -34,7 +35,7 @@ HANDLER_VARIABLES = {
 ACCOUNT_CONCURRENCY = 16
 
 
-class StartError(RuntimeError):
+class StartError(RiskmillError):
     """A server of the embedded cloud does not start; the message says which, why, and where its log is."""
 
 
