@@ -286,8 +286,8 @@ def test_a_long_chain_joins_only_as_far_as_it_is_short() -> None:
 
 
 def test_a_job_that_waits_for_two_batches_joins_neither_even_when_a_joined_job_is_its_last_input() -> None:
-    """2 reads 0 and joins its batch; 3 reads 1, of the other batch, and 2."""
-    graph = graph_of([[], [], [0], [1, 2]], [3])
+    """2 reads 0 and joins its batch; 3 reads 0, then 1 of the other batch, and 2."""
+    graph = graph_of([[], [], [0], [0, 1, 2]], [3])
     waves = plan_waves(graph, everything(graph), seconds_of([1.0, 1.0, 0.1, 0.1]), PlanSettings(parallelism=2))
     assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 2], [1]], [[3]]]
 
