@@ -1,10 +1,10 @@
 # Everything here runs under a plain POSIX shell. `make help` lists the targets.
 # Environments are made from hash-locked files, by uv: requirements/README.md says which file is for what.
 
-SIZE = small
-PYTEST_ARGS =
-IMAGE = riskmill-worker
-BASE_IMAGE = public.ecr.aws/docker/library/python:3.13-slim
+SIZE ?= small
+PYTEST_ARGS ?=
+IMAGE ?= riskmill-worker
+BASE_IMAGE ?= public.ecr.aws/docker/library/python:3.13-slim
 
 PYTHON = .venv/bin/python
 # A uv that runs: ours if it is there, else one on PATH. It is run to find out: a pyenv shim may exist and yet fail.
