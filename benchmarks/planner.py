@@ -250,7 +250,7 @@ def measure_peer(folder: Path, document: bytes, deals: list[int], rounds: int) -
         say(f"redun, {count} deals, cold")
         cold = [peer(folder / f"{count}-{number}.db") for number in range(rounds)]
         say(f"redun, {count} deals, cached")
-        cached = best(rounds, partial(peer, folder / f"{count}-0.db"))
+        cached = best(2 * rounds, partial(peer, folder / f"{count}-0.db"))
         coldest = min(float(run["seconds"]) for run in cold)
         jobs = int(cached["jobs"])
         results.append(
