@@ -31,6 +31,7 @@ DEFAULT_RATES: dict[str, float] = {
     "measure": 3e-7,
     "allocate": 2e-7,
     "tabulate_deals": 1e-3,
+    "fit_models": 1e-2,
 }
 
 #: Seconds that any job costs beside its model: reading inputs and writing the output.
@@ -63,8 +64,10 @@ class Batch:
     jobs: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
-    #: where it runs; riskmill/compute decides what fits where
+    #: where it runs, the size of its Fargate task, and why (strategy.py)
     target: str = "lambda"
+    size: str = ""
+    why: str = ""
 
 
 def prune(graph: JobGraph, available: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -219,6 +222,8 @@ def wave_files(
                 "jobs": len(batch.jobs),
                 "seconds": round(batch.seconds, 3),
                 "target": batch.target,
+                "size": batch.size,
+                "why": batch.why,
                 "object": name,
                 "start": start,
                 "end": start + len(data),

@@ -64,6 +64,8 @@ class Run(_Record):
     rounds: int
     #: batches by where they ran, such as {"lambda": 12, "fargate": 3}
     compute: dict[str, int] = Field(default_factory=dict)
+    #: jobs by where they ran and why there, such as {"lambda: fits with margin": 90}
+    why: dict[str, int] = Field(default_factory=dict)
 
 
 class PortfolioFacts(_Record):
