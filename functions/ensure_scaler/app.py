@@ -1,4 +1,4 @@
-"""Make sure that a scaler runs: asked by a run before it sends work, and by EventBridge when a scaler did not end well."""
+"""Make sure that a scaler runs: asked by a run before it sends work, by EventBridge when one did not end well."""
 
 from typing import Any
 

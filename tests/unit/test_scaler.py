@@ -108,9 +108,7 @@ def test_idle_workers_hear_whether_work_may_come(facts: dict[str, Any], expects:
         ({"state": State(at=1_000.0, events=scaler.MAX_EVENTS)}, "restart"),
     ],
 )
-def test_it_hands_over_after_500_iterations_or_near_the_end_of_its_history(
-    facts: dict[str, Any], action: str
-) -> None:
+def test_it_hands_over_after_500_iterations_or_near_the_end_of_its_history(facts: dict[str, Any], action: str) -> None:
     assert look(Seen(visible=40), **facts).action == action
 
 

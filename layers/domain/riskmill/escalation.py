@@ -15,6 +15,15 @@ PATIENCE, LAST_PATIENCE = 1, 2
 HEARTBEAT_SECONDS = 3_600
 
 
+def rules(item: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, object]:
+    """Return what the state machine and the workers must know of a planned item besides where it runs."""
+    return {
+        "escalate": options.get("compute") != "lambda",
+        "patience": LAST_PATIENCE if item.get("size") == "large" else PATIENCE,
+        "heartbeat_seconds": int(options.get("heartbeat_seconds", HEARTBEAT_SECONDS)),
+    }
+
+
 def split_item(item: Mapping[str, Any], lines: bytes) -> list[dict[str, Any]]:
     """Cut an item in half by its jobs; `lines` are its jobs as they stand in its file. One job cannot be cut: []."""
     jobs = lines.split(b"\n")

@@ -263,9 +263,7 @@ def decide(
     return decision("launch", _delay(state), f"{launched:,} of {sum(missing.values()):,} missing{then}", calls)
 
 
-def _take_answers(
-    state: State, answers: Sequence[Answer], seen: Mapping[str, Seen], limits: Limits, now: float
-) -> str:
+def _take_answers(state: State, answers: Sequence[Answer], seen: Mapping[str, Seen], limits: Limits, now: float) -> str:
     """Learn from the last calls: what is launched is carried, what was refused gives its tokens back and has a cause.
 
     Returns what there is to say of it.
@@ -370,9 +368,7 @@ def _delay(state: State) -> float:
     return min(REST_SECONDS, LAUNCHING_SECONDS * 2 ** min(state.setbacks, 10))
 
 
-def _saw(
-    pools: Sequence[Pool], seen: Mapping[str, Seen], wanted: Mapping[str, int], runs: Sequence[Run]
-) -> str:
+def _saw(pools: Sequence[Pool], seen: Mapping[str, Seen], wanted: Mapping[str, int], runs: Sequence[Run]) -> str:
     parts = []
     for pool in pools:
         it = seen[pool.name]

@@ -27,9 +27,10 @@ class Settings:
     max_rounds: int = 5
     #: bytes of inputs and outputs that a worker keeps in memory
     memory_cache_bytes: int = 512 * 1024 * 1024
-    #: MB that one batch has on Lambda, in a process of a standard Fargate task, and of a large one
+    #: MB of memory of run_batch, of a standard Fargate task (shared by its processes), and of a large one (for one)
     lambda_memory: float = 3_538.0
-    standard_memory: float = 4_096.0
+    worker_memory: float = 16_384.0
+    worker_processes: int = 4
     large_memory: float = 30_720.0
 
     @classmethod

@@ -74,9 +74,7 @@ class ScalerTable(ControlTable):
 
     def expect(self, generation: int, expects: bool) -> None:
         """Tell the workers whether work may come."""
-        self._update(
-            "SET expects = :expects", "generation = :mine", {":expects": expects, ":mine": generation}
-        )
+        self._update("SET expects = :expects", "generation = :mine", {":expects": expects, ":mine": generation})
 
     def stop(self, generation: int, demand_version: int) -> bool:
         """End the scaling, unless demand was announced since this version was read; tell whether it ended."""

@@ -97,9 +97,7 @@ class Scaling:
 
     # ---- one iteration
 
-    def iterate(
-        self, execution: str, state: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def iterate(self, execution: str, state: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Observe and decide; return {action, wait, calls, state} for the state machine."""
         now = time.time()
         held = State.from_dict(state)
@@ -254,9 +252,9 @@ def _answer(entry: Mapping[str, Any]) -> Answer:
 def _history(execution: str) -> int:
     """Return the number of an execution's events so far: the id of its last one. 0 when it cannot be read."""
     try:
-        events = client("stepfunctions").get_execution_history(
-            executionArn=execution, reverseOrder=True, maxResults=1
-        )["events"]
+        events = client("stepfunctions").get_execution_history(executionArn=execution, reverseOrder=True, maxResults=1)[
+            "events"
+        ]
     except (ClientError, BotoCoreError) as error:
         if isinstance(error, ClientError) and translated(error, "GetExecutionHistory") is None:
             raise

@@ -22,8 +22,8 @@ from riskmill.aws.objects import Bucket, Outputs
 from riskmill.aws.queues import send_all
 from riskmill.compute import Limits
 from riskmill.compute import run_batch as run_jobs
-from riskmill.escalation import HEARTBEAT_SECONDS, PATIENCE, split_item
 from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled
+from riskmill.escalation import rules, split_item
 from riskmill.graph import JobGraph
 from riskmill.index_events import names_message, read_index_messages
 from riskmill.jobs import Job, object_name
@@ -109,9 +109,9 @@ class Steps:
             for name, jobs, part in wave_files(graph, wave, run_id=run_id, round_number=round_number):
                 self.bucket.put(name, jobs)
                 items.extend(part)
-            rules = {"escalate": options.get("compute") != "lambda", "patience": PATIENCE}
-            rules["heartbeat_seconds"] = int(options.get("heartbeat_seconds", HEARTBEAT_SECONDS))
-            self.bucket.put_json(wave_file(run_id, round_number, number), [item | rules for item in items])
+            self.bucket.put_json(
+                wave_file(run_id, round_number, number), [item | rules(item, options) for item in items]
+            )
         counts = [
             {"jobs": sum(len(b.jobs) for b in w), "batches": len(w), "seconds": round(sum(b.seconds for b in w), 3)}
             for w in waves
@@ -135,7 +135,8 @@ class Steps:
         }
 
     def _sizes(self) -> Sizes:
-        return Sizes(self.settings.lambda_memory, self.settings.standard_memory, self.settings.large_memory)
+        standard = self.settings.worker_memory / self.settings.worker_processes
+        return Sizes(self.settings.lambda_memory, standard, self.settings.large_memory)
 
     def _plan_settings(self, run_id: str, round_number: int) -> PlanSettings:
         """Each further round plans smaller batches, so that a job which kills its worker ends up alone."""
@@ -170,9 +171,7 @@ class Steps:
             if where != "lambda":
                 self.claims.end(item)
 
-    def _run_batch(
-        self, item: Mapping[str, Any], time_left: Callable[[], float], where: str, attempt: int
-    ) -> Manifest:
+    def _run_batch(self, item: Mapping[str, Any], time_left: Callable[[], float], where: str, attempt: int) -> Manifest:
         run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
         jobs = self._jobs(item)
         limits = Limits(time_left, time.perf_counter, self._checkpoint(run_id, batch_id))
