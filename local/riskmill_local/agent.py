@@ -92,8 +92,8 @@ class Worker:
         if not self.asked:
             self.asked = time.monotonic()
             if self.container:
-                subprocess.Popen(["docker", "stop", "--time", str(int(GRACE_SECONDS)), self.container],
-                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+                command = ["docker", "stop", "--time", str(int(GRACE_SECONDS)), self.container]
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             else:
                 self.process.terminate()
         elif not self.container and time.monotonic() - self.asked > GRACE_SECONDS:
@@ -117,7 +117,7 @@ class Agent:
         for cluster in self._ecs.list_clusters()["clusterArns"]:
             for page in self._ecs.get_paginator("list_tasks").paginate(cluster=cluster, desiredStatus="RUNNING"):
                 arns = [arn for arn in page["taskArns"] if arn not in self._workers]
-                wanted |= dict.fromkeys(set(page["taskArns"]) & set(self._workers), {})
+                wanted |= {arn: {} for arn in page["taskArns"] if arn in self._workers}
                 for at in range(0, len(arns), 100):
                     tasks = self._ecs.describe_tasks(cluster=cluster, tasks=arns[at : at + 100])["tasks"]
                     wanted |= {task["taskArn"]: task for task in tasks}

@@ -13,22 +13,29 @@ stays MiniStack's own.
 import functools
 import hashlib
 import inspect
+import json
+import os
 import textwrap
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ministack.core import lambda_runtime
-from ministack.services import lambda_svc, s3, sqs, stepfunctions
+from ministack.core import lambda_runtime, responses
+from ministack.services import ecs, lambda_svc, s3, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
 from riskmill_local import executions, worker
+
+#: Name of the file of ecs_faults, in MiniStack's STATE_DIR.
+RUN_TASK_FAULTS = "run-task-faults.jsonl"
 
 MINISTACK_VERSION = "1.5.33"
 
 # sha256 (first 16 hex digits) of the source of every function that a patch touches, in MINISTACK_VERSION.
 DIGESTS = {
+    "ecs._run_task": "6e96d8f5a5b850d7",
     "lambda_runtime._worker_class_for": "b5a23849280af819",
     "lambda_svc._execute_function_warm": "62b9218bef5b948a",
     "lambda_svc._poll_sqs": "e438a6a1e09482dc",
@@ -440,6 +447,37 @@ def sfn_paths() -> None:
     )
 
 
+# --- ECS ------------------------------------------------------------------------------------------------------------
+
+
+def ecs_faults() -> None:
+    """RunTask answers what a file in the cloud's folder says, line by line, as long as it has lines: faults for tests.
+
+    A line is {"error", "message"} (the call is refused) or {"failures": [reasons]} (so many of its tasks do not start).
+    """
+    run_task = ecs._run_task
+
+    def with_faults(data: dict[str, Any]) -> Any:
+        faults = Path(os.environ.get("STATE_DIR", "")) / RUN_TASK_FAULTS
+        lines = faults.read_text().splitlines() if faults.is_file() else []
+        if not lines:
+            return run_task(data)
+        faults.write_text("\n".join(lines[1:]))
+        fault = json.loads(lines[0])
+        if "error" in fault:
+            return responses.error_response_json(fault["error"], fault["message"], 400)
+        started = int(data.get("count", 1)) - len(fault["failures"])
+        status, headers, body = run_task(data | {"count": started})
+        answer = json.loads(body)
+        answer["failures"] = [{"reason": reason} for reason in fault["failures"]]
+        return status, headers, json.dumps(answer).encode()
+
+    if ecs._ACTION_MAP["RunTask"] is not run_task:
+        raise PatchError("RunTask is not answered by _run_task any more")
+    replace(ecs, "_run_task", with_faults)
+    ecs._ACTION_MAP["RunTask"] = with_faults
+
+
 PATCHES: tuple[Callable[[], None], ...] = (
     lambda_workers,
     lambda_error_names,
@@ -456,6 +494,7 @@ PATCHES: tuple[Callable[[], None], ...] = (
     sfn_maps,
     sfn_nested_failure,
     sfn_paths,
+    ecs_faults,
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 #: a job alone) are enough.
 PATIENCE, LAST_PATIENCE = 1, 2
 
-#: Seconds that a message may wait for a worker, or a worker for its next heartbeat, before nobody waits for it any more.
+#: Seconds that a message may wait for a worker, or for its next heartbeat, before nobody waits for it any more.
 HEARTBEAT_SECONDS = 3_600
 
 

@@ -365,7 +365,7 @@ def _spot(state: State, limits: Limits, count: int, now: float) -> int:
 
 def _delay(state: State) -> float:
     """Seconds until the next look while tasks are missing: longer the more often nothing could be launched."""
-    return min(REST_SECONDS, LAUNCHING_SECONDS * 2 ** min(state.setbacks, 10))
+    return min(REST_SECONDS, LAUNCHING_SECONDS * 2.0 ** min(state.setbacks, 10))
 
 
 def _saw(pools: Sequence[Pool], seen: Mapping[str, Seen], wanted: Mapping[str, int], runs: Sequence[Run]) -> str:

@@ -32,6 +32,8 @@ class Settings:
     worker_memory: float = 16_384.0
     worker_processes: int = 4
     large_memory: float = 30_720.0
+    #: seconds after which a dead worker's message is delivered again
+    visibility_seconds: int = 120
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

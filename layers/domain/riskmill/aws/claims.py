@@ -17,9 +17,9 @@ from riskmill.aws.clients import code_of
 from riskmill.aws.control import KEEP_SECONDS, ControlTable, plain, stored, translating
 from riskmill.errors import BatchBusy, WorkerDied
 
-#: Seconds that a claim is believed without a sign of life; below the visibility of a message (worker.py), so that who
-#: gets a dead worker's message finds its claim run out.
-CLAIM_SECONDS = 100.0
+#: A claim is believed without a sign of life for this share of a message's visibility, so that who gets a dead
+#: worker's message finds its claim run out.
+CLAIM_SHARE = 0.8
 
 #: Attempts that a batch's history names.
 HISTORY = 20
@@ -28,8 +28,9 @@ HISTORY = 20
 class Claims(ControlTable):
     """Reads and writes the claims, which are part of the batches' items."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, visibility_seconds: float) -> None:
         super().__init__(name)
+        self._seconds = CLAIM_SHARE * visibility_seconds
         self._me = uuid.uuid4().hex[:12]
 
     def begin(self, item: Mapping[str, Any], facts: Mapping[str, Any]) -> int:
@@ -52,7 +53,7 @@ class Claims(ControlTable):
         facts = dict(facts) | {
             "deaths": died,
             "owner": self._me,
-            "claimed_until": now + CLAIM_SECONDS,
+            "claimed_until": now + self._seconds,
             "expires_at": int(now) + KEEP_SECONDS,
             "history": [*known.get("history", []), attempt][-HISTORY:],
         }
@@ -80,11 +81,15 @@ class Claims(ControlTable):
 
     def keep(self, item: Mapping[str, Any]) -> None:
         """Give a sign of life for a batch in hand."""
-        self._mine(item, "SET claimed_until = :until", {":until": stored(time.time() + CLAIM_SECONDS)})
+        self._mine(item, "SET claimed_until = :until", {":until": stored(time.time() + self._seconds)})
 
     def end(self, item: Mapping[str, Any]) -> None:
         """Give a claim back: the attempt ended, well or not, or the message was given back."""
         self._mine(item, "SET claimed_until = :until, #owner = :none", {":until": stored(0.0), ":none": ""})
+
+    def died(self, item: Mapping[str, Any]) -> None:
+        """Count a death that the worker itself survived: it ran out of memory."""
+        self._mine(item, "ADD deaths :one SET claimed_until = :until", {":one": 1, ":until": stored(0.0)})
 
     def _mine(self, item: Mapping[str, Any], expression: str, values: dict[str, Any]) -> None:
         with translating("update a claim"):

@@ -2,8 +2,10 @@
 
 | pk | sk | attributes |
 |---|---|---|
-| `scaler` | `lease` | generation, execution, expires, stopped, demand_version, announced_until, expects, accounted |
+| `scaler` | `lease` | generation, execution, expires, stopped, demand_version, announced_until, expects, sentence |
 | `spend` | day (UTC) | dollars |
+
+`accounted` in the lease is when spending was last added up.
 
 One execution holds the lease, and renews it each iteration. Taking it is a compare-and-set on the generation, so of two
 executions that start at once one finds that it lost. Whoever announces demand raises `demand_version`; the scaler stops
@@ -72,9 +74,13 @@ class ScalerTable(ControlTable):
             {":expires": stored(now + LEASE_SECONDS), ":now": stored(now), ":mine": generation, ":no": False},
         )
 
-    def expect(self, generation: int, expects: bool) -> None:
-        """Tell the workers whether work may come."""
-        self._update("SET expects = :expects", "generation = :mine", {":expects": expects, ":mine": generation})
+    def say(self, generation: int, expects: bool, sentence: str) -> None:
+        """Tell the workers whether work may come, and whoever asks what was decided last."""
+        self._update(
+            "SET expects = :expects, sentence = :sentence",
+            "generation = :mine",
+            {":expects": expects, ":sentence": sentence, ":mine": generation},
+        )
 
     def stop(self, generation: int, demand_version: int) -> bool:
         """End the scaling, unless demand was announced since this version was read; tell whether it ended."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -126,8 +126,8 @@ class Scaling:
             self._end(run_id)
         if decision.action == "stop" and not self.table.stop(held.generation, int(lease.get("demand_version", 0))):
             return self._answer("wait", 0.0, decision.state, "demand came while stopping: looking again")
-        if decision.action != "stop" and lease.get("expects") != decision.expects:
-            self.table.expect(held.generation, decision.expects)
+        if decision.action != "stop":
+            self.table.say(held.generation, decision.expects, decision.sentence)
         return self._of(decision)
 
     def _generation(self, execution: str, held: State, lease: Mapping[str, Any], now: float) -> int:
@@ -160,8 +160,10 @@ class Scaling:
             for place in self.places:
                 numbers = client("sqs").get_queue_attributes(QueueUrl=place.queue_url, AttributeNames=names)
                 cluster = clusters[place.cluster]
+                visible, in_flight = (int(numbers["Attributes"][name]) for name in names)
                 seen[place.pool.name] = Seen(
-                    *(int(numbers["Attributes"][name]) for name in names),
+                    visible,
+                    in_flight,
                     running=int(cluster["runningTasksCount"]),
                     pending=int(cluster["pendingTasksCount"]),
                 )
@@ -227,7 +229,8 @@ class Scaling:
             state = State(generation=state.generation, tokens=state.tokens, at=state.at, carried=state.carried,
                           present=state.present, avoid=state.avoid, held_until=state.held_until,
                           held_at=state.held_at, setbacks=state.setbacks)  # fmt: skip
-        seconds = min(wait, self.settings.scaler_wait) if self.settings.scaler_wait else wait
+        # Step Functions waits whole seconds; only tests, on the embedded cloud, want less.
+        seconds = min(wait, self.settings.scaler_wait) if self.settings.scaler_wait else ceil(wait)
         return {
             "action": action,
             "wait": seconds,

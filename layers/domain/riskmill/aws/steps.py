@@ -22,7 +22,7 @@ from riskmill.aws.objects import Bucket, Outputs
 from riskmill.aws.queues import send_all
 from riskmill.compute import Limits
 from riskmill.compute import run_batch as run_jobs
-from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled
+from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, WorkerDied
 from riskmill.escalation import rules, split_item
 from riskmill.graph import JobGraph
 from riskmill.index_events import names_message, read_index_messages
@@ -63,7 +63,7 @@ class Steps:
         self.settings = settings
         self.bucket = Bucket(settings.bucket)
         self.control = ControlTable(settings.control_table)
-        self.claims = Claims(settings.control_table)
+        self.claims = Claims(settings.control_table, settings.visibility_seconds)
 
     @property
     def index(self) -> OutputIndex:
@@ -167,6 +167,11 @@ class Steps:
             attempt = self.claims.begin(item, facts)
         try:
             return self._run_batch(item, time_left, where, attempt)
+        except MemoryError as error:
+            if where == "lambda":
+                raise
+            self.claims.died(item)
+            raise WorkerDied(f"{batch_id} ran out of memory: {error}") from error
         finally:  # unless this process is killed: then the claim stays, and tells the next worker
             if where != "lambda":
                 self.claims.end(item)

@@ -62,7 +62,7 @@ class WorkerSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "WorkerSettings":
-        """Read QUEUE_URL, IDLE_MINUTES and EARLY_STOP_SECONDS, and, for tests, VISIBILITY_SECONDS and HEARTBEAT_SECONDS.
+        """Read QUEUE_URL, IDLE_MINUTES, EARLY_STOP_SECONDS, VISIBILITY_SECONDS and HEARTBEAT_SECONDS.
 
         Raises RiskmillError naming what is missing or cannot be read.
         """
@@ -81,6 +81,8 @@ class WorkerSettings:
                     numbers[name] = kind(text)
                 except ValueError as error:
                     raise RiskmillError(f"environment variable {name.upper()}: {text!r} is not a number") from error
+        if "visibility_seconds" in numbers:  # several beats before a message is delivered again
+            numbers.setdefault("heartbeat_seconds", numbers["visibility_seconds"] / 4)
         return cls(queue_url, **numbers)
 
 
@@ -108,7 +110,7 @@ class Worker:
         work_may_come: Callable[[], bool] = lambda: True,
         alive: Callable[[], None] = lambda: None,
     ) -> None:
-        """`keep` and `release` tell of the batch in hand (aws/claims.py); `alive` is called at every turn of the loop."""
+        """`keep` and `release` tell of the batch in hand (aws/claims.py); `alive` is called at every turn."""
         self._settings = settings
         self._run_item = run_item
         self._keep, self._release = keep, release
