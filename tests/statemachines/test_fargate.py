@@ -1,4 +1,4 @@
-"""Rollups on Fargate workers, on the embedded cloud: they scale from nothing to N and back, and survive what kills them.
+"""Rollups on Fargate workers, on the embedded cloud: from nothing to N workers and back, whatever kills them.
 
 Tasks are the processes (or containers) that the agent starts, faults are real: SIGKILL, SIGSTOP, messages sent twice,
 RunTask refused. Whatever happens, the outputs are the bytes of the same models called directly.
@@ -7,6 +7,7 @@ RunTask refused. Whatever happens, the outputs are the bytes of the same models 
 import contextlib
 import json
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -177,7 +178,6 @@ def test_a_worker_that_is_killed_costs_a_larger_task_and_no_byte(rollups: Rollup
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
     wait_until(lambda: bool(fargate.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
-    time.sleep(0.3)  # into its jobs
     for worker in fargate.workers():
         worker.kill()
     ended = rollups.finish(run_id)
@@ -432,7 +432,7 @@ def test_1_600_iterations_hand_over_three_times_without_a_gap_or_a_double(
     assert most <= 2
     assert fargate.table.lease()["generation"] == first + 3 if first else 4
     with capsys.disabled():
-        print()
+        sys.stdout.write("\n")
     for number, execution in enumerate(chain):
         arn = execution["executionArn"]
         history = events(fargate, arn)
@@ -449,7 +449,8 @@ def test_1_600_iterations_hand_over_three_times_without_a_gap_or_a_double(
             gap = (successor["startDate"] - execution["stopDate"]).total_seconds()
             assert gap < 1.0
         with capsys.disabled():
-            print(f"  scaler execution {number + 1}: {looks} iterations, {len(history):,} events, {on_aws:,} on AWS")
+            said = f"{looks} iterations, {len(history):,} events here, {on_aws:,} as AWS counts"
+            sys.stdout.write(f"  scaler execution {number + 1}: {said}\n")
 
 
 def executions(fargate: Fargate) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ BUCKET, TABLE, QUEUE = "riskmill-data", "riskmill-control", "riskmill-index"
 
 
 def _forget_clients() -> None:
-    for cached in (clients.client, clients.redis_client, runtime.steps, steps._outputs):
+    for cached in (clients.client, clients.redis_client, runtime.steps, runtime.scaling, steps._outputs):
         cached.cache_clear()
 
 

@@ -31,7 +31,7 @@ DEFAULT_RATES: dict[str, float] = {
     "measure": 3e-7,
     "allocate": 2e-7,
     "tabulate_deals": 1e-3,
-    "fit_models": 1e-2,
+    "fit_tail": 2.5e-2,
 }
 
 #: Seconds that any job costs beside its model: reading inputs and writing the output.

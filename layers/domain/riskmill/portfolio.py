@@ -151,6 +151,12 @@ def _in_inuring_order(contracts: tuple[Outwards, ...]) -> tuple[Outwards, ...]:
     return tuple(sorted(contracts, key=lambda contract: (contract.group_id, contract.priority, contract.contract_id)))
 
 
+#: Replicates of a bootstrap, at the most.
+MAX_REPLICATES = 1_000_000
+
+UNFITTED = {"tail_fit_replicates"}
+
+
 class Portfolio(_Frozen):
     """A whole portfolio, sorted and sound. Amounts are in `currency`."""
 
@@ -173,6 +179,9 @@ class Portfolio(_Frozen):
     groups: Annotated[tuple[Group, ...], Field(min_length=1), AfterValidator(_by_group_id)]
     #: sorted by group_id, priority, contract_id
     outwards: Annotated[tuple[Outwards, ...], AfterValidator(_in_inuring_order)] = ()
+    #: replicates of the bootstrap of the top group's fitted tail; 0 fits none (and is not written, so that the key of a
+    #: portfolio without a fit is what it was)
+    tail_fit_replicates: Annotated[int, Field(ge=0, le=MAX_REPLICATES)] = 0
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -195,7 +204,7 @@ class Portfolio(_Frozen):
 
     def to_json(self) -> bytes:
         """Return the portfolio as canonical JSON: equal portfolios give equal bytes."""
-        return canonical(self.model_dump(mode="json"))
+        return canonical(self.model_dump(mode="json", exclude=None if self.tail_fit_replicates else UNFITTED))
 
     @property
     def key(self) -> str:

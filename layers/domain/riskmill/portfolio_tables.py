@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.checks import MAX_ID, MAX_TEXT
 from riskmill.models.catalogue import DAYS_IN_MONTH, FREQUENCIES
-from riskmill.portfolio import MAX_PRIORITY, MAX_SEED, MAX_TRIALS, Currency, Id, Name
+from riskmill.portfolio import MAX_PRIORITY, MAX_REPLICATES, MAX_SEED, MAX_TRIALS, Currency, Id, Name
 from riskmill.terms import Terms, TreatyType
 
 #: Event ids are int32 in every output.
@@ -283,6 +283,9 @@ class PortfolioFile(BaseModel):
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS, description="Simulated contract years.")]
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="Seed of the random numbers.")]
     group: Annotated[Id, Field(description="Id of the top group: every deal is in it or in a group below it.")]
+    tail_fit_replicates: Annotated[
+        int, Field(ge=0, le=MAX_REPLICATES, description="Replicates of the bootstrap of the top group's fitted tail.")
+    ] = 0
 
 
 def parse_number(text: str) -> float | None:

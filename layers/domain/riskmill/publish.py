@@ -1,6 +1,6 @@
 """From the outputs of a run's last jobs to its results: pure arithmetic on small arrays, and names put back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from riskmill.results import (
     PortfolioFacts,
     Run,
     Summary,
+    TailFit,
     tables,
 )
-from riskmill.rollup_graph import DEALS, measure_name
+from riskmill.rollup_graph import DEALS, measure_name, tail_fit_name
 from riskmill.terms import Terms
 
 _EP = ("oep", "oep_low", "oep_high", "oep_tvar", "aep", "aep_low", "aep_high", "aep_tvar")
@@ -48,9 +49,33 @@ def summarise(portfolio: Portfolio, key: str, targets: Mapping[str, Arrays], run
         groups=tuple(groups),
         deals=_deals(deals, targets[DEALS], tvar),
         layers=_layers(deals, targets[DEALS]),
+        tail_fits=tuple(_tail_fits(targets)),
         tail=float(top["tail"][0]),
         tvar=tvar,
     )
+
+
+def _tail_fits(targets: Mapping[str, Arrays]) -> Iterator[TailFit]:
+    """Yield the fitted tails that are among the targets."""
+    for perspective in PERSPECTIVES:
+        fitted = targets.get(tail_fit_name(perspective))
+        if fitted is None:
+            continue
+        for kind in ("oep", "aep"):
+            threshold, excesses, shape, shape_low, shape_high = fitted[f"{kind}_fit"].tolist()
+            yield TailFit(
+                perspective=perspective,
+                kind=kind,
+                threshold=threshold,
+                excesses=excesses,
+                shape=shape,
+                shape_low=shape_low,
+                shape_high=shape_high,
+                return_period=tuple(fitted["return_period"].tolist()),
+                loss=tuple(fitted[kind].tolist()),
+                low=tuple(fitted[f"{kind}_low"].tolist()),
+                high=tuple(fitted[f"{kind}_high"].tolist()),
+            )
 
 
 def result_tables(summary: Summary) -> dict[str, bytes]:

@@ -115,6 +115,25 @@ class Curve(_Record):
     aep: tuple[Figure, ...] = ()
 
 
+class TailFit(_Record):
+    """The top group's tail beyond what the trials show: a generalised Pareto law over a threshold, with 95% intervals.
+
+    `loss`, `low` and `high` are of the return periods, in the same order.
+    """
+
+    perspective: Perspective
+    kind: Literal["oep", "aep"]
+    threshold: Figure
+    excesses: Figure
+    shape: Figure
+    shape_low: Figure
+    shape_high: Figure
+    return_period: tuple[float, ...]
+    loss: tuple[Figure, ...]
+    low: tuple[Figure, ...]
+    high: tuple[Figure, ...]
+
+
 class GroupResult(_Record):
     """A group's figures in one perspective. Gross is before outwards contracts, net after, ceded their difference."""
 
@@ -212,6 +231,8 @@ class Summary(_Record):
     #: ORD's EPCalc. 1, mean damage loss: an occurrence's loss is its event's mean. 2, full uncertainty: it is sampled,
     #: and all sampled years are ranked together.
     ep_calc: Literal[1, 2] = 1
+    #: of the top group, where the portfolio asks for them
+    tail_fits: tuple[TailFit, ...] = ()
     errors: tuple[Failure, ...] = ()
 
     def top(self, perspective: Perspective) -> GroupResult | None:

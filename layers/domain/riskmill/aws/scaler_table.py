@@ -93,8 +93,6 @@ class ScalerTable(ControlTable):
     def work_may_come(self, now: float) -> bool:
         """Tell an idle worker whether to wait for more; yes, unless a living scaler, or one that stopped, says no."""
         lease = self.lease()
-        if now < lease.get("announced_until", 0.0):
-            return True
         believed = lease.get("stopped", False) or now < lease.get("expires", 0.0)
         return bool(lease.get("expects", True)) or not believed
 

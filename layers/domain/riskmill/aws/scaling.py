@@ -110,15 +110,17 @@ class Scaling:
             return self._answer("lost", 0.0, held, "another execution took the lease over: this one ends")
         seen = self._seen()
         self._account(lease, seen, now)
+        runs = self._runs(now)
         decision = scaler.decide(
             now=now,
             state=held,
             limits=self._limits(),
             pools=[place.pool for place in self.places],
             seen=seen,
-            runs=self._runs(now),
+            runs=runs,
             answers=[_answer(entry) for entry in answers],
-            announced=now < lease.get("announced_until", 0.0),
+            # what a run announced that has ended meanwhile does not come any more
+            announced=bool(runs) and now < lease.get("announced_until", 0.0),
             day_dollars=self.table.day_dollars(now),
             history=_history(execution),
         )
