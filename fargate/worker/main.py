@@ -1,8 +1,8 @@
 """The Fargate worker: one process a vCPU, each the queue's loop wired to the steps of this deployment; nothing else.
 
-The first process only watches: it passes SIGTERM on, ends when all others have ended by themselves, and puts another in
-the place of one that was killed (its batch comes back by its message's visibility timeout). `main.py health` is the
-container's health check: every process turned its loop within the last two minutes.
+The first process only watches: it passes SIGTERM on, ends when all others have ended by themselves, ends one that is
+stuck, and puts another in the place of one that was killed (its batch comes back by its message's visibility timeout).
+`main.py health` is the container's health check: a process turned its loop lately.
 """
 
 import logging
@@ -16,8 +16,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import gettempdir
 
-#: A loop turns at least every few seconds, also while a batch is at work.
-HEALTHY_SECONDS = 120.0
+#: A loop turns at least every few seconds, also while a batch is at work. One that has not for so long is stuck; its
+#: message is delivered again.
+HEALTHY_SECONDS = float(os.environ.get("VISIBILITY_SECONDS") or 120)
+
+#: Importing the libraries takes a while on a busy machine.
+START_SECONDS = 120.0
 
 #: A process that was killed is replaced this often in a container's life; then the container ends, and says so.
 REPLACEMENTS = 20
@@ -25,7 +29,8 @@ REPLACEMENTS = 20
 
 def pulse(number: int) -> Path:
     """Return the file whose time says when a process last turned its loop."""
-    return Path(gettempdir()) / f"worker-{number}.alive"
+    # Tasks of the embedded cloud share one folder; a container has its own.
+    return Path(gettempdir()) / f"worker-{os.environ.get('ECS_TASK_ID', '')}-{number}.alive"
 
 
 def work(number: int) -> None:
@@ -35,13 +40,20 @@ def work(number: int) -> None:
     from riskmill.aws.runtime import scaling, steps
     from riskmill.aws.worker import Worker, WorkerSettings
 
+    parent = os.getppid()
+
+    def alive() -> None:
+        pulse(number).touch()
+        if os.getppid() != parent:  # whoever watched is gone, and with it what would end this process
+            worker.stop()
+
     worker = Worker(
         WorkerSettings.from_environment(os.environ),
         partial(steps().run_batch, where="fargate"),
         keep=steps().claims.keep,
         release=steps().claims.end,
         work_may_come=lambda: scaling().table.work_may_come(time.time()),
-        alive=pulse(number).touch,
+        alive=alive,
     )
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signal_number, lambda *_: worker.stop())
@@ -66,15 +78,25 @@ def watch(processes: int) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     context, left = get_context("spawn"), REPLACEMENTS
-    for number in range(processes):
+    begun: dict[int, float] = {}
+
+    def start(number: int) -> None:
+        pulse(number).unlink(missing_ok=True)
+        begun[number] = time.time()
         workers[number] = context.Process(target=work, args=(number,))
         workers[number].start()
+
+    for number in range(processes):
+        start(number)
     if asked:
         stop()
     while workers:
         for number, process in list(workers.items()):
             process.join(timeout=0.5 / processes)
             if process.exitcode is None:
+                if stuck(number, begun[number]):
+                    logging.error("worker %d is stuck", number)
+                    process.kill()
                 continue
             del workers[number]
             if process.exitcode != 0 and not asked:
@@ -82,9 +104,16 @@ def watch(processes: int) -> int:
                 if left == 0:
                     return 1
                 left -= 1
-                workers[number] = context.Process(target=work, args=(number,))
-                workers[number].start()
+                start(number)
     return 0
+
+
+def stuck(number: int, begun: float) -> bool:
+    """Tell whether a process that began then has stopped turning its loop."""
+    try:
+        return time.time() - pulse(number).stat().st_mtime > HEALTHY_SECONDS
+    except FileNotFoundError:
+        return time.time() - begun > START_SECONDS + HEALTHY_SECONDS
 
 
 def healthy(processes: int) -> bool:
@@ -98,8 +127,6 @@ def main() -> int:
     processes = int(os.environ.get("WORKER_PROCESSES") or os.process_cpu_count() or 1)
     if sys.argv[1:] == ["health"]:
         return 0 if healthy(processes) else 1
-    if processes == 1:
-        work(0)
     return watch(processes)
 
 

@@ -13,6 +13,7 @@ A crash of the agent is harmless: containers carry the task's id as their name, 
 environment, and `down` ends both.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -97,7 +98,14 @@ class Worker:
             else:
                 self.process.terminate()
         elif not self.container and time.monotonic() - self.asked > GRACE_SECONDS:
-            self.process.kill()
+            self.kill()
+
+    def kill(self) -> None:
+        """End the worker at once, and what it started."""
+        if self.container:
+            docker("rm", "--force", self.container)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Agent:
@@ -140,9 +148,7 @@ class Agent:
     def close(self) -> None:
         """End all workers at once."""
         for worker in self._workers.values():
-            if worker.container:
-                docker("rm", "--force", worker.container)
-            worker.process.kill()
+            worker.kill()
 
     def _start(self, arn: str, task: Mapping[str, Any]) -> Worker:
         name = arn.rpartition("/")[2]

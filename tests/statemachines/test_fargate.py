@@ -72,13 +72,17 @@ class Fargate:
         return [arn for name in chosen for arn in self.ecs.list_tasks(cluster=name)["taskArns"]]
 
     def workers(self) -> list[psutil.Process]:
-        """The workers that are processes."""
+        """The processes of workers: those that watch, and those that work."""
         found = []
         for process in processes.members(self.cloud.cloud_id, self.cloud.state_dir / "redis"):
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                if any(word.endswith("fargate/worker/main.py") for word in process.cmdline()):
+                if "QUEUE_URL" in process.environ():
                     found.append(process)
         return found
+
+    def busy(self) -> list[psutil.Process]:
+        """The processes that work, without those that watch them."""
+        return [process for process in self.workers() if "spawn_main" in " ".join(process.cmdline())]
 
     def running_scalers(self) -> list[str]:
         """ARNs of the scaler's executions that run."""
@@ -274,10 +278,12 @@ def test_a_stuck_worker_loses_its_batch_to_another(rollups: Rollups, fargate: Fa
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
     wait_until(lambda: bool(fargate.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
-    stuck = fargate.workers()
+    stuck = fargate.busy()
+    assert stuck
     for worker in stuck:
         worker.send_signal(signal.SIGSTOP)
     try:
+        # whoever watches ends a process that does not turn its loop any more, and starts another
         ended = rollups.finish(run_id)
     finally:
         for worker in stuck:

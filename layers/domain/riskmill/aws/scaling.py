@@ -261,7 +261,9 @@ def _history(execution: str) -> int:
             "events"
         ]
     except (ClientError, BotoCoreError) as error:
-        if isinstance(error, ClientError) and translated(error, "GetExecutionHistory") is None:
+        passing = translated(error, "GetExecutionHistory") is not None
+        gone = isinstance(error, ClientError) and code_of(error) == "ExecutionDoesNotExist"
+        if not (passing or gone):
             raise
         return 0
     return int(events[0]["id"]) if events else 0
