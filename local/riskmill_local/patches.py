@@ -48,6 +48,7 @@ DIGESTS = {
     "stepfunctions._evaluate_rule": "728e6547c8ca20e5",
     "stepfunctions._execute_task": "53c818d247dba62c",
     "stepfunctions._fail_execution": "e6da895fa0b74cdd",
+    "stepfunctions._invoke_nested_start_execution": "fc2b83eed27ac70b",
     "stepfunctions._invoke_with_callback": "bbb38423156a0d3d",
     "stepfunctions._nested_execution_failure": "aa53a760707b05bc",
     "stepfunctions._resolve_path": "4ca0c5fe9f7014c6",
@@ -431,6 +432,15 @@ def sfn_nested_failure() -> None:
     replace(stepfunctions, "_nested_execution_failure", executions.nested_failure)
 
 
+def sfn_started_executions() -> None:
+    """An execution that another one starts without waiting for it lives on when that one has ended."""
+    edit(
+        stepfunctions,
+        "_invoke_nested_start_execution",
+        ("= _start_execution(request)\n", "= _riskmill.apart(_start_execution, request)\n"),
+    )
+
+
 def sfn_paths() -> None:
     """A JSONPath that finds nothing fails the execution; MiniStack goes on with null. IsPresent sees nulls."""
     replace(stepfunctions, "_resolve_path", executions.resolve_path)
@@ -493,6 +503,7 @@ PATCHES: tuple[Callable[[], None], ...] = (
     sfn_callbacks,
     sfn_maps,
     sfn_nested_failure,
+    sfn_started_executions,
     sfn_paths,
     ecs_faults,
 )
