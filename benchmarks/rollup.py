@@ -56,7 +56,7 @@ def cpu_seconds(cloud: Cloud) -> float:
 
 
 def change_one_deal(prepared: PreparedPortfolio) -> PreparedPortfolio:
-    """Return the portfolio with a tenth more participation on the first layer of its middle deal."""
+    """Return the portfolio with a tenth less participation on the first layer of its middle deal."""
     document = json.loads(prepared.portfolio.to_json())
     terms = document["deals"][len(document["deals"]) // 2]["layers"][0]["terms"]
     terms["participation"] = terms["participation"] * 0.9

@@ -1,10 +1,12 @@
 """From the outputs of a run's last jobs to its results: pure arithmetic on small arrays, and names put back."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from riskmill.models.allocation import read_ids
+from riskmill.models.contracts import layer_limit
 from riskmill.models.pricing import PRICE_FIGURES
 from riskmill.outputs import Arrays
 from riskmill.portfolio import Deal, Group, Portfolio
@@ -82,9 +84,9 @@ def _premium(deal: Deal) -> float:
 
 
 def _limit(terms: Terms) -> float | None:
-    """Return our share of a layer's limit: per occurrence, or of the year where only that is limited."""
-    limit = terms.occurrence_limit if terms.occurrence_limit is not None else terms.aggregate_limit
-    return None if limit is None else limit * terms.participation
+    """Return our share of a layer's limit, the one that its rates are on; None if it is unlimited."""
+    limit = layer_limit(terms)
+    return limit * terms.participation if math.isfinite(limit) else None
 
 
 def _group(group: Group, perspective: Perspective, measured: Arrays, parents: list[str], *, top: bool) -> GroupResult:
