@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from common import machine
 
 from riskmill.models.registry import run_model
 from riskmill.outputs import Arrays, decode, encode
@@ -128,8 +129,8 @@ def measure(size: str) -> dict[str, Any]:
     direct_s = direct(prepared)
     limit_s = direct_s / cores
     return {
+        "machine": machine(),
         "size": size,
-        "cores": cores,
         "deals": len(prepared.portfolio.deals),
         "layers": sum(len(deal.layers) for deal in prepared.portfolio.deals),
         "trials": prepared.portfolio.trials,
@@ -162,7 +163,7 @@ def main() -> None:
         print(json.dumps(figures, indent=2))
         return
     print(
-        f"{figures['deals']:,} deals, {figures['jobs']:,} jobs, {figures['trials']:,} trials, {figures['cores']} cores"
+        f"{figures['deals']:,} deals, {figures['jobs']:,} jobs, {figures['trials']:,} trials, {figures['machine']['cores']} cores"
     )
     for name in ("first_s", "unchanged_s", "one_deal_changed_s"):
         aim = f"  (aim {figures['aims_s'][name]} s)" if figures["aims_s"] else ""
