@@ -162,9 +162,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
-    print(
-        f"{figures['deals']:,} deals, {figures['jobs']:,} jobs, {figures['trials']:,} trials, {figures['machine']['cores']} cores"
-    )
+    size = f"{figures['deals']:,} deals, {figures['jobs']:,} jobs, {figures['trials']:,} trials"
+    print(f"{size}, {figures['machine']['cores']} cores")
     for name in ("first_s", "unchanged_s", "one_deal_changed_s"):
         aim = f"  (aim {figures['aims_s'][name]} s)" if figures["aims_s"] else ""
         print(f"{name:<20} {figures[name]:>8.2f} s{aim}")
