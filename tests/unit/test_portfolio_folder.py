@@ -666,6 +666,10 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         head(trials="100"),
         ["portfolio.json: trials: '100' is not a whole number; write it without quotes (allowed: 1 to 10,000,000)"],
     ),
+    "a fraction in quotes for trials": (
+        head(trials="2.5"),
+        ["portfolio.json: trials: '2.5' is not a whole number (allowed: 1 to 10,000,000)"],
+    ),
     "trials as a word": (
         head(trials="many"),
         ["portfolio.json: trials: 'many' is not a whole number (allowed: 1 to 10,000,000)"],

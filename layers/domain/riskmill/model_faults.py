@@ -6,6 +6,7 @@ disagree. Pure functions; the schema is made only when there is a fault.
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ def _wrong(kind: str, value: object, context: Mapping[str, Any], node: _Node) ->
             return "is not written so"
         case "literal_error":
             return "is not known"
-    quoted = node.get("type") in ("integer", "number") and isinstance(value, str) and _is_number(value)
+    quoted = isinstance(value, str) and _would_do(node.get("type"), value)
     return f"is not {_kind(node)}" + ("; write it without quotes" if quoted else "")
 
 
@@ -155,12 +156,10 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.15g}"
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _would_do(kind: str | None, text: str) -> bool:
+    """Tell whether a text would be a number of this kind without its quotes."""
+    pattern = {"integer": r"-?[0-9]+", "number": r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?"}.get(kind or "")
+    return pattern is not None and re.fullmatch(pattern, text) is not None
 
 
 def _quoted(value: object) -> str:
