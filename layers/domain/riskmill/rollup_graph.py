@@ -6,11 +6,14 @@ share of the top group's tail.
 """
 
 from collections.abc import Sequence
+from datetime import date
 from hashlib import blake2b
 
+from riskmill.checks import days_of
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
 from riskmill.jobs import canonical
 from riskmill.models.catalogue import BLOCK_TRIALS
+from riskmill.models.pricing import WHOLE_YEAR, Period
 from riskmill.portfolio import Deal, Group, Outwards, Portfolio
 from riskmill.terms import Terms
 
@@ -83,7 +86,8 @@ class _Rollup:
         self.blocks = blocks_of(portfolio.trials)
         self.sum_spec = self.graph.spec("roll_up", 1, {"keep_members": False})
         self.leaf_spec = self.graph.spec("roll_up", 1, {"keep_members": True})
-        self.price_specs: dict[str, int] = {}
+        self.price_specs: dict[tuple[str, int], int] = {}
+        self.industry = {losses.index: losses.losses for losses in portfolio.indices}
         self.outwards: dict[str, list[Outwards]] = {}
         for contract in portfolio.outwards:
             self.outwards.setdefault(contract.group_id, []).append(contract)
@@ -119,14 +123,21 @@ class _Rollup:
         return yets
 
     def _price(self, deal: Deal, yet: int, block: int, affinity: int) -> int:
-        spec = self.price_specs.get(deal.deal_id)
+        # Sampled losses are counted from the block's first trial, so each block has its own parameters.
+        of_block = block if self.portfolio.secondary_uncertainty else 0
+        spec = self.price_specs.get((deal.deal_id, of_block))
         if spec is None:
-            terms = [_terms(layer.terms) for layer in deal.layers]
-            spec = self.price_specs[deal.deal_id] = self.graph.spec("price_deal", 1, canonical({"layers": terms}))
-        elt = self.graph.external(f"i:{deal.elt}")
+            params = canonical(price_params(self.portfolio, deal, self.blocks[block][0]))
+            spec = self.price_specs[deal.deal_id, of_block] = self.graph.spec("price_deal", 1, params)
+        inputs = [self.graph.external(f"i:{deal.elt}"), yet]
+        inputs += self._indices([layer.terms for layer in deal.layers])
         work = self.blocks[block][1] * len(deal.layers)
         subject = self.graph.subject(f"deal {deal.deal_id}")
-        return self.graph.job(spec, [elt, yet], subject=subject, block=block, work=work, affinity=affinity)
+        return self.graph.job(spec, inputs, subject=subject, block=block, work=work, affinity=affinity)
+
+    def _indices(self, layers: Sequence[Terms]) -> list[int]:
+        """Return the industry losses that trigger these layers, in the order of `index_names`."""
+        return [self.graph.external(f"i:{self.industry[name]}") for name in index_names(layers)]
 
     def _own_deals(self, group: Group, yets: list[int], leaves: list[tuple[Bucket, list[int]]]) -> list[list[int]]:
         """Add a group's own deals; return the job that sums them for each block (as one list, or none)."""
@@ -190,12 +201,17 @@ class _Rollup:
             by_priority.setdefault(contract.priority, []).append(contract)
         for priority in sorted(by_priority):
             contracts = sorted(by_priority[priority], key=lambda contract: contract.contract_id)
-            terms = [_terms(contract.terms) for contract in contracts]
-            spec = self.graph.spec("apply_retro", 1, {"contracts": terms})
+            terms = [contract.terms for contract in contracts]
+            spec = self.graph.spec("apply_retro", 1, retro_params(self.portfolio, contracts))
+            indices = self._indices(terms)
             subject = self.graph.subject("outwards " + " + ".join(c.contract_id for c in contracts))
             subject_jobs = [
                 self.graph.job(
-                    spec, [job, yets[block]], subject=subject, block=block, work=self.blocks[block][1] * len(terms)
+                    spec,
+                    [job, yets[block], *indices],
+                    subject=subject,
+                    block=block,
+                    work=self.blocks[block][1] * len(terms),
                 )
                 for block, job in enumerate(subject_jobs)
             ]
@@ -223,7 +239,7 @@ class _Rollup:
         parts = []
         for leaf, sums in leaves:
             deals = [self.deals[deal] for deal in leaf.deals]
-            spec = self.graph.spec("allocate", 1, allocate_params(deals, len(self.blocks)))
+            spec = self.graph.spec("allocate", 1, allocate_params(self.portfolio, deals, len(self.blocks)))
             subject = self.graph.subject(f"bucket {leaf.name}")
             work = self.portfolio.trials
             parts.append(self.graph.job(spec, [*yets, *sums, top["gross"]], subject=subject, work=work))
@@ -242,15 +258,74 @@ def measure_name(group_id: str, perspective: str) -> str:
     return f"measure/{perspective}/{group_id}"
 
 
-def allocate_params(deals: Sequence[Deal], blocks: int) -> dict[str, object]:
+def allocate_params(portfolio: Portfolio, deals: Sequence[Deal], blocks: int) -> dict[str, object]:
     """Return the parameters of the allocation of one bucket: its deals and their layers, in the bucket's order."""
     return {
         "blocks": blocks,
         "deals": [deal.deal_id for deal in deals],
         "brokerage": [deal.brokerage for deal in deals],
         "layers": [[layer.layer_id for layer in deal.layers] for deal in deals],
-        "terms": [[_terms(layer.terms) for layer in deal.layers] for deal in deals],
+        "terms": [
+            [_terms(layer.terms.converted(portfolio.rate_of(deal.currency))) for layer in deal.layers] for deal in deals
+        ],
     }
+
+
+def index_names(layers: Sequence[Terms]) -> list[str]:
+    """Return the indices that trigger any of these layers, sorted."""
+    return sorted({terms.index for terms in layers if terms.index is not None})
+
+
+def price_params(portfolio: Portfolio, deal: Deal, first_trial: int) -> dict[str, object]:
+    """Return the parameters of the price of a deal on the block that begins with this trial.
+
+    What a deal does not use is left out, so that a term added later leaves old keys alone.
+    """
+    rate = portfolio.rate_of(deal.currency)
+    params: dict[str, object] = {"layers": [_terms(layer.terms.converted(rate)) for layer in deal.layers]}
+    if rate != 1.0:
+        params["rate"] = rate
+    period = period_of(deal.inception, deal.expiry, portfolio.trial_year)
+    if period is not None:
+        if all(layer.terms.reinstatement_basis == "amount" for layer in deal.layers):
+            period = within_year(period)  # nothing depends on the days outside, so a renewed deal keeps its key
+        if period != WHOLE_YEAR:
+            params["period"] = period.model_dump()
+    names = index_names([layer.terms for layer in deal.layers])
+    if names:
+        params["indices"] = names
+    if portfolio.secondary_uncertainty:
+        params["sampling"] = {"seed": portfolio.seed, "first_trial": first_trial, "stream": deal.elt}
+    return params
+
+
+def retro_params(portfolio: Portfolio, contracts: Sequence[Outwards]) -> dict[str, object]:
+    """Return the parameters of outwards contracts with one subject."""
+    params: dict[str, object] = {"contracts": [_terms(contract.terms) for contract in contracts]}
+    found = [
+        WHOLE_YEAR
+        if contract.inception is None or contract.expiry is None
+        else period_of(contract.inception, contract.expiry, portfolio.trial_year) or WHOLE_YEAR
+        for contract in contracts
+    ]
+    periods = [within_year(period) for period in found]
+    if any(period != WHOLE_YEAR for period in periods):
+        params["periods"] = [period.model_dump() for period in periods]
+    names = index_names([contract.terms for contract in contracts])
+    if names:
+        params["indices"] = names
+    return params
+
+
+def period_of(inception: date, expiry: date, trial_year: int | None) -> Period | None:
+    """Return a contract's days, counted from the first of the trial year; None without a trial year."""
+    days = days_of(inception, expiry, trial_year)
+    return None if days is None else Period(first=days[0], last=days[1])
+
+
+def within_year(period: Period) -> Period:
+    """Return the part of a period that lies in the trial year."""
+    return Period(first=max(period.first, WHOLE_YEAR.first), last=min(period.last, WHOLE_YEAR.last))
 
 
 def _terms(terms: Terms) -> dict[str, object]:
