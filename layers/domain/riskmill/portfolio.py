@@ -35,7 +35,8 @@ from riskmill.checks import (
 )
 from riskmill.errors import PortfolioInvalid
 from riskmill.jobs import canonical, content_key
-from riskmill.terms import Amount, Label, Share, Terms, later
+from riskmill.models.pricing import Pricing
+from riskmill.terms import Label, Share, Terms, later
 
 #: Version of the document; a document of another one is refused.
 FORMAT: Literal[1] = 1
@@ -138,19 +139,6 @@ class Rate(_Frozen):
     currency: Currency
     date: Annotated[date, Field()]
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Pricing(_Frozen):
-    """Loads and expenses of technical premiums; all of them 0 leave the premium that pays for expected loss."""
-
-    #: risk load: this times the standard deviation of the layer's annual loss (Kreps 1990)
-    sd_load: Amount = 0.0
-    #: risk load: this times the layer's share of the portfolio's tail (co-TVaR)
-    cost_of_capital: Amount = 0.0
-    #: expense of each layer, an amount in the portfolio's currency
-    fixed_expense: Amount = 0.0
-    #: expense as a part of the premium, beside brokerage
-    variable_expense: Share = 0.0
 
 
 class IndexLosses(_Frozen):

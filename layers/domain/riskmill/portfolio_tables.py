@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.checks import MAX_ID, MAX_TEXT
 from riskmill.models.catalogue import DAYS_IN_MONTH, FREQUENCIES
-from riskmill.portfolio import MAX_PRIORITY, MAX_SEED, MAX_TRIALS, Currency, Id, Name, Pricing
+from riskmill.models.pricing import Pricing
+from riskmill.portfolio import MAX_PRIORITY, MAX_SEED, MAX_TRIALS, Currency, Id, Name
 from riskmill.terms import RecoveryOrder, ReinstatementBasis, Terms, TreatyType
 
 #: Event ids are int32 in every output.

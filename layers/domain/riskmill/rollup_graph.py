@@ -92,34 +92,36 @@ class _Rollup:
         for contract in portfolio.outwards:
             self.outwards.setdefault(contract.group_id, []).append(contract)
         self.affinities = 0
+        self.catalogue = self.graph.external(f"i:{portfolio.catalogue}")
+        #: the leaves of each group's own deals, and the jobs of its outwards contracts in their order, by block
+        self.own_leaves: dict[str, list[tuple[Bucket, list[int]]]] = {}
+        self.ceding: dict[str, list[list[int]]] = {}
 
     def build(self) -> JobGraph:
         yets = self._years()
         gross: dict[str, list[int]] = {}
         net: dict[str, list[int]] = {}
-        leaves: dict[str, list[tuple[Bucket, list[int]]]] = {}
         order = topological_order({g.group_id: g.groups for g in self.portfolio.groups})
         for group_id in order:
             group = self.groups[group_id]
-            below = [leaf for child in group.groups for leaf in leaves[child]]
             own_leaves: list[tuple[Bucket, list[int]]] = []
             own = self._own_deals(group, yets, own_leaves)
-            leaves[group_id] = below + own_leaves
+            self.own_leaves[group_id] = own_leaves
             gross[group_id] = self._sum(group_id, [*own, *(gross[child] for child in group.groups)])
             net[group_id] = self._net(group, own, gross, net, yets)
         measures = {group_id: self._measure(group_id, gross, net, yets) for group_id in order}
-        self._allocate(leaves[self.portfolio.group], yets, measures[self.portfolio.group])
+        self._compare(measures)
+        self._allocate(yets, measures[self.portfolio.group])
         return self.graph.build()
 
     def _years(self) -> list[int]:
-        catalogue = self.graph.external(f"i:{self.portfolio.catalogue}")
         yets = []
         for block, (first, trials) in enumerate(self.blocks):
             spec = self.graph.spec(
                 "simulate_years", 1, {"seed": self.portfolio.seed, "first_trial": first, "trials": trials}
             )
             subject = self.graph.subject("years")
-            yets.append(self.graph.job(spec, [catalogue], subject=subject, block=block, work=trials))
+            yets.append(self.graph.job(spec, [self.catalogue], subject=subject, block=block, work=trials))
         return yets
 
     def _price(self, deal: Deal, yet: int, block: int, affinity: int) -> int:
@@ -215,6 +217,7 @@ class _Rollup:
                 )
                 for block, job in enumerate(subject_jobs)
             ]
+            self.ceding.setdefault(group.group_id, []).append(subject_jobs)
         return subject_jobs
 
     def _measure(
@@ -227,23 +230,45 @@ class _Rollup:
             inputs["ceded"] = [*yets, *gross[group_id], *net[group_id]]
         measured = {}
         for perspective, jobs in inputs.items():
-            spec = self.graph.spec("measure", 1, {"blocks": len(self.blocks), "perspective": perspective, "tail": TAIL})
+            spec = self.graph.spec(
+                "measure",
+                2,
+                {"blocks": len(self.blocks), "perspective": perspective, "tail": TAIL, "perils": True},
+            )
             subject = self.graph.subject(f"group {group_id} {perspective}")
-            measured[perspective] = self.graph.job(spec, jobs, subject=subject, work=self.portfolio.trials)
+            measured[perspective] = self.graph.job(
+                spec, [*jobs, self.catalogue], subject=subject, work=self.portfolio.trials
+            )
         measured.setdefault("net", measured["gross"])
         for perspective, job in measured.items():
             self.graph.target(measure_name(group_id, perspective), job)
         return measured
 
-    def _allocate(self, leaves: list[tuple[Bucket, list[int]]], yets: list[int], top: dict[str, int]) -> None:
+    def _compare(self, measures: dict[str, dict[str, int]]) -> None:
+        """Add what each group does to the top group's tail, FAN_IN groups at a time."""
+        top = self.portfolio.group
+        spec = self.graph.spec("compare_groups", 1, {})
+        for part in compared_groups(self.portfolio):
+            inputs = [measures[top]["gross"], *(measures[name]["gross"] for name in part)]
+            subject = self.graph.subject(f"groups {part[0]} to {part[-1]}")
+            self.graph.target(groups_name(part), self.graph.job(spec, inputs, subject=subject, work=len(part)))
+
+    def _allocate(self, yets: list[int], top: dict[str, int]) -> None:
         parts = []
-        for leaf, sums in leaves:
-            deals = [self.deals[deal] for deal in leaf.deals]
-            spec = self.graph.spec("allocate", 1, allocate_params(self.portfolio, deals, len(self.blocks)))
-            subject = self.graph.subject(f"bucket {leaf.name}")
-            work = self.portfolio.trials
-            parts.append(self.graph.job(spec, [*yets, *sums, top["gross"]], subject=subject, work=work))
-        spec = self.graph.spec("tabulate_deals", 1, {})
+        # A group's deals are below the contracts of it and of the groups above it: one path, as no deal has two.
+        above: dict[str, list[list[int]]] = {}
+        todo = [(self.portfolio.group, list[list[int]]())]
+        while todo:
+            group_id, path = todo.pop()
+            above[group_id] = [*self.ceding.get(group_id, []), *path]
+            todo += [(child, above[group_id]) for child in self.groups[group_id].groups]
+        net = top["net"] != top["gross"]
+        for group_id in sorted(above):
+            left = self._retained(above[group_id], yets, top["net"]) if net else []
+            parts += [
+                self._allocate_leaf(leaf, sums, yets, top, left) for leaf, sums in self.own_leaves.get(group_id, [])
+            ]
+        spec = self.graph.spec("tabulate_deals", 2, {})
         subject = self.graph.subject("deals of the portfolio")
         while len(parts) > FAN_IN:
             parts = [
@@ -251,6 +276,48 @@ class _Rollup:
                 for at in range(0, len(parts), FAN_IN)
             ]
         self.graph.target(DEALS, self.graph.job(spec, parts, subject=subject, work=len(parts)))
+
+    def _retained(self, contracts: list[list[int]], yets: list[int], net: int) -> list[int]:
+        """Add which part of the tail's losses is left by these contracts, for each block."""
+        jobs = []
+        for block, (first, trials) in enumerate(self.blocks):
+            spec = self.graph.spec("retained", 1, {"first_trial": first})
+            inputs = [yets[block], net, *(jobs[block] for jobs in contracts)]
+            subject = self.graph.subject(f"tail after {len(contracts)} sets of outwards contracts")
+            jobs.append(self.graph.job(spec, inputs, subject=subject, block=block, work=trials))
+        return jobs
+
+    def _allocate_leaf(
+        self, leaf: Bucket, sums: list[int], yets: list[int], top: dict[str, int], left: list[int]
+    ) -> int:
+        deals = [self.deals[deal] for deal in leaf.deals]
+        params = allocate_params(self.portfolio, deals, len(self.blocks))
+        inputs = [*yets, *sums, top["gross"]]
+        if left:
+            params["net"] = True
+            inputs += [*left, top["net"]]
+        subject, work = self.graph.subject(f"bucket {leaf.name}"), self.portfolio.trials
+        if self.portfolio.pricing.cost_of_capital > 0:
+            tail = {
+                "blocks": len(self.blocks),
+                "deals": [price_params(self.portfolio, deal, 0) for deal in deals],
+            }
+            spec = self.graph.spec("price_tail", 1, tail)
+            own = [[self.graph.external(f"i:{d.elt}"), *self._indices([x.terms for x in d.layers])] for d in deals]
+            elts = [external for externals in own for external in externals]
+            inputs.append(self.graph.job(spec, [*yets, top["gross"], *elts], subject=subject, work=work * len(deals)))
+        return self.graph.job(self.graph.spec("allocate", 2, params), inputs, subject=subject, work=work)
+
+
+def groups_name(groups: Sequence[str]) -> str:
+    """Return the name under which the comparison of these groups with the top group is wanted."""
+    return f"groups/{groups[0]}"
+
+
+def compared_groups(portfolio: Portfolio) -> list[list[str]]:
+    """Return the groups of each comparison with the top group, in its order."""
+    names = sorted(group.group_id for group in portfolio.groups if group.group_id != portfolio.group)
+    return [names[at : at + FAN_IN] for at in range(0, len(names), FAN_IN)]
 
 
 def measure_name(group_id: str, perspective: str) -> str:
@@ -260,7 +327,7 @@ def measure_name(group_id: str, perspective: str) -> str:
 
 def allocate_params(portfolio: Portfolio, deals: Sequence[Deal], blocks: int) -> dict[str, object]:
     """Return the parameters of the allocation of one bucket: its deals and their layers, in the bucket's order."""
-    return {
+    params: dict[str, object] = {
         "blocks": blocks,
         "deals": [deal.deal_id for deal in deals],
         "brokerage": [deal.brokerage for deal in deals],
@@ -269,6 +336,10 @@ def allocate_params(portfolio: Portfolio, deals: Sequence[Deal], blocks: int) ->
             [_terms(layer.terms.converted(portfolio.rate_of(deal.currency))) for layer in deal.layers] for deal in deals
         ],
     }
+    loads = portfolio.pricing.model_dump(exclude_defaults=True)
+    if loads:
+        params["pricing"] = loads
+    return params
 
 
 def index_names(layers: Sequence[Terms]) -> list[str]:

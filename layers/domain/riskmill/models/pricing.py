@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +23,7 @@ from riskmill.models.contracts import (
     shared_limit_recoveries,
     unexpired_part,
 )
+from riskmill.models.metrics import proportion_interval
 from riskmill.models.occurrences import (
     F64,
     I32,
@@ -39,7 +40,7 @@ from riskmill.models.occurrences import (
 from riskmill.models.registry import model
 from riskmill.models.uncertainty import Sampling, largest_losses, sample_losses
 from riskmill.outputs import Array, Arrays
-from riskmill.terms import Terms
+from riskmill.terms import Amount, Share, Terms
 
 #: Columns of `layer_stats`: sums over a block's trials, so blocks add up. Recoveries are at 100% of the layer.
 #: trials; annual recovery A; its square; trials with A > 0; trials that exhaust the layer (A reaches the aggregate
@@ -56,10 +57,34 @@ PRICE_FIGURES = (
     "loss_on_line",
     "rate_on_line",
     "technical_premium",
+    "expected_loss_se",
+    "prob_attach_low",
+    "prob_attach_high",
+    "prob_exhaust_low",
+    "prob_exhaust_high",
+    "risk_load",
 )
 
 #: Sums of the same losses in another order differ by rounding; a year is left out only when it is below by more.
 _SURELY_BELOW = 1.0 - 1e-9
+
+
+class Pricing(BaseModel):
+    """Loads and expenses of technical premiums; all of them 0 leave the premium that pays for expected loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: risk load: this times the standard deviation of the layer's annual loss (Kreps 1990)
+    sd_load: Amount = 0.0
+    #: risk load: this times the layer's part of the portfolio's tail (co-TVaR)
+    cost_of_capital: Amount = 0.0
+    #: expense of each layer, an amount in the portfolio's currency
+    fixed_expense: Amount = 0.0
+    #: expense as a part of the premium, beside brokerage
+    variable_expense: Share = 0.0
+
+
+NO_LOADS = Pricing()
 
 
 class Period(BaseModel):
@@ -161,8 +186,13 @@ class DealRecovery:
     layers: list[LayerRecovery]
 
 
-def recover_deal(params: PriceDealParams, inputs: Sequence[Arrays]) -> DealRecovery:
-    """Take a deal's losses through the terms of its layers, in inuring order. Inputs and errors as `price_deal`."""
+def recover_deal(
+    params: PriceDealParams, inputs: Sequence[Arrays], only: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+) -> DealRecovery:
+    """Take a deal's losses through the terms of its layers, in inuring order. Inputs and errors as `price_deal`.
+
+    With `only` [rows of the YET] the other rows are left out; give whole years.
+    """
     if len(inputs) != 2 + len(params.indices):
         industry = f" and {len(params.indices)} table(s) of industry losses" if params.indices else ""
         raise ModelError(f"price_deal takes an ELT and a YET{industry}; it was given {len(inputs)} input(s)")
@@ -179,6 +209,8 @@ def recover_deal(params: PriceDealParams, inputs: Sequence[Arrays]) -> DealRecov
     if params.period != WHOLE_YEAR:
         day = yet["day"][row]
         row = row[(day >= params.period.first) & (day <= params.period.last)]
+    if only is not None:
+        row = row[only[row]]
     at = row.astype(np.intp)
     trial = yet["trial"][at]
     starts = trial_starts(trial)
@@ -280,23 +312,30 @@ def _touched_rows(layers: Sequence[Terms], by_event: list[F64], slots: Array, in
     return rows[trial_starts(rows)]
 
 
-def price_figures(terms: Terms, stats: F64, brokerage: float) -> F64:
+def price_figures(terms: Terms, stats: F64, brokerage: float, pricing: Pricing = NO_LOADS, co_tvar: float = 0.0) -> F64:
     """Return a layer's PRICE_FIGURES from its LAYER_STATS summed over all blocks.
 
-    Amounts are at our share (participation), in the portfolio's currency and per year:
+    Amounts are at our share (placed share x participation), in the portfolio's currency and per year:
     expected_loss = share x E[A]; sd of share x A (n - 1); prob_attach = P(A > 0); prob_exhaust;
     expected_reinstatement_premium = share x P x E[f], f being `reinstatement_fraction`;
-    loss_on_line = E[A] / L; rate_on_line = P / L; technical_premium = share x E[A] / (1 + E[f]) / (1 - brokerage),
-    before loads. nan: sd of one trial; prob_exhaust without any limit; loss and rate on line without a limit above 0;
-    technical_premium at a brokerage of 1. L is the occurrence limit, or the aggregate limit where that is smaller or
-    the only one.
+    loss_on_line = E[A] / L; rate_on_line = P / L; risk_load = sd_load x sd + cost_of_capital x co_tvar;
+    technical_premium = (expected_loss + risk_load + fixed_expense) / (1 + E[f]) / (1 - brokerage - variable_expense).
+    `co_tvar` is the layer's part of the portfolio's tail, at our share. The expected loss has its standard error,
+    probabilities have 95% limits (Wilson). nan: sd of one trial; prob_exhaust without any limit; loss and rate on line
+    without a limit above 0; technical_premium where brokerage and expense take all of it. L is the occurrence limit, or
+    the aggregate limit where that is smaller or the only one.
     """
     trials, recovery, squared, attached, exhausted, reinstated = (float(value) for value in stats)
-    share, mean, limit = terms.participation, recovery / trials, layer_limit(terms)
+    share, mean, limit = terms.share, recovery / trials, layer_limit(terms)
     fraction = reinstated / trials
     bounded = annual_limit(terms) < math.inf or occurrence_limit(terms) < math.inf
     on_line = limit if 0 < limit < math.inf else math.nan
     sd = math.sqrt(max(squared - recovery * mean, 0.0) / (trials - 1)) if trials > 1 else math.nan
+    load = pricing.sd_load * share * sd if pricing.sd_load > 0 else 0.0
+    if pricing.cost_of_capital > 0:
+        load += pricing.cost_of_capital * co_tvar
+    kept = 1 - brokerage - pricing.variable_expense
+    loaded = share * mean + (load + pricing.fixed_expense)
     return np.array(
         [
             share * mean,
@@ -306,6 +345,10 @@ def price_figures(terms: Terms, stats: F64, brokerage: float) -> F64:
             share * terms.premium * fraction,
             mean / on_line,
             terms.premium / on_line,
-            share * mean / (1 + fraction) / (1 - brokerage) if brokerage < 1 else math.nan,
+            loaded / (1 + fraction) / kept if kept > 0 else math.nan,
+            share * sd / math.sqrt(trials),
+            *proportion_interval(int(attached), int(trials)),
+            *(proportion_interval(int(exhausted), int(trials)) if bounded else (math.nan, math.nan)),
+            load,
         ]
     )
