@@ -245,7 +245,7 @@ class _Rollup:
         return measured
 
     def _compare(self, measures: dict[str, dict[str, int]]) -> None:
-        """Add what each group does to the top group's tail, FAN_IN groups at a time."""
+        """Add what each group does to the top group's tail, as many groups at a time as a job may read."""
         top = self.portfolio.group
         spec = self.graph.spec("compare_groups", 1, {})
         for part in compared_groups(self.portfolio):
@@ -317,7 +317,8 @@ def groups_name(groups: Sequence[str]) -> str:
 def compared_groups(portfolio: Portfolio) -> list[list[str]]:
     """Return the groups of each comparison with the top group, in its order."""
     names = sorted(group.group_id for group in portfolio.groups if group.group_id != portfolio.group)
-    return [names[at : at + FAN_IN] for at in range(0, len(names), FAN_IN)]
+    # With the top group itself, no job reads more than FAN_IN measures.
+    return [names[at : at + FAN_IN - 1] for at in range(0, len(names), FAN_IN - 1)]
 
 
 def measure_name(group_id: str, perspective: str) -> str:

@@ -206,29 +206,36 @@ def sample_losses(sampling: Sampling, elt: Arrays, yet: Arrays, row: I32, event:
     if not laws.uncertain.any():
         return loss
     check_yet(yet)
-    chosen = np.flatnonzero(laws.uncertain[event])
-    words = _own_words(sampling, elt, yet, row)[chosen]
+    words = _own_words(sampling, elt, yet, row)
+    chosen = np.arange(row.size)
+    if not laws.uncertain.all():
+        chosen = np.flatnonzero(laws.uncertain[event])
+        words = words[chosen]
     shared = yet.derive(
         f"uncertainty.shared.{sampling.seed}.{sampling.first_trial}", lambda arrays: _shared_words(sampling, arrays)
     )
     for begin in range(0, chosen.size, _AT_ONCE):
         part = chosen[begin : begin + _AT_ONCE]
         word, its = words[begin : begin + _AT_ONCE], event[part]
-        number = (word & np.uint64(0xFFFFFFFF)).astype(np.int64)
-        choice = (word >> np.uint64(32)).astype(np.float64)
-        number = np.where(choice < laws.shared[its], shared[row[part]], number)
+        number = (word & np.uint64(0xFFFFFFFF)).view(np.int64)
+        choice = (word >> np.uint64(32)).view(np.int64)
+        number = np.where(choice < laws.shared.take(its), shared.take(row[part]), number)
         loss[part] = draw(laws, its, number)
     return loss
 
 
-def _chunk_starts(yet: Arrays) -> I64:
+def _chunk_starts(yet: Arrays) -> I32:
     """Return where each chunk of trials begins in the YET, and its end."""
+    return yet.derive("uncertainty.chunks", _find_chunks)
+
+
+def _find_chunks(yet: Arrays) -> I32:
     chunks = -(-trials_of(yet) // RNG_TRIALS)
-    starts: I64 = np.searchsorted(yet["trial"], np.arange(chunks + 1) * RNG_TRIALS).astype(np.int64)
+    starts: I32 = np.searchsorted(yet["trial"], (np.arange(chunks + 1) * RNG_TRIALS).astype(np.int32)).astype(np.int32)
     return starts
 
 
-def _words(sampling: Sampling, stream: str, sizes: I64) -> Words:
+def _words(sampling: Sampling, stream: str, sizes: Array) -> Words:
     """Return the words of a stream, so many for each chunk of the block."""
     key = np.array([sampling.seed, _stream(stream)], np.uint64)
     first = sampling.first_trial // RNG_TRIALS
@@ -256,4 +263,8 @@ def _own_words(sampling: Sampling, elt: Arrays, yet: Arrays, row: I32) -> Words:
     index = index_yet(yet)
     every = np.sort(index.occurrences(index.slots(elt["event"])))
     words = _words(sampling, sampling.stream, np.diff(np.searchsorted(every, _chunk_starts(yet))))
-    return words if every.size == row.size else words[np.searchsorted(every, row)]
+    if every.size == row.size:
+        return words
+    wanted = np.zeros(yet["trial"].size, np.bool_)
+    wanted[row] = True
+    return words[wanted[every]]
