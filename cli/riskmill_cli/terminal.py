@@ -13,6 +13,12 @@ TOP_DEALS = 10
 #: Columns of a terminal from which figures of two return periods fit.
 WIDE_TERMINAL = 110
 
+#: Columns that a figure needs; where a terminal is narrow, names give way, never figures.
+FIGURE_WIDTH = 6
+
+#: Perspective of a group whose losses nothing is ceded of.
+UNTOUCHED = "gross=net"
+
 _STYLES = {"gross": "bold", "ceded": "dim", "net": "cyan"}
 
 
@@ -28,7 +34,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     )
     console.print(_groups(summary, console.width))
     if summary.deals:
-        console.print(_deals(summary))
+        console.print(_deals(summary, console.width))
     where = ", ".join(f"{count:,} on {name}" for name, count in sorted(run.compute.items()))
     console.print(
         f"{run.jobs:,} jobs: {run.cached:,} cached, {run.computed:,} computed, {run.failed:,} failed; "
@@ -44,7 +50,10 @@ def _groups(summary: Summary, width: int) -> Table:
     tail = f"TVaR {summary.tail * 100:g}%"
     wide = width >= WIDE_TERMINAL
     table = Table(title="Groups", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
-    table.add_column("Group", overflow="ellipsis", no_wrap=True)
+    figures = (7 if wide else 5) * (FIGURE_WIDTH + 5)
+    table.add_column(
+        "Group", overflow="ellipsis", no_wrap=True, max_width=max(10, width - figures - len(UNTOUCHED) - 6)
+    )
     table.add_column("", no_wrap=True)
     headings = ("AAL", "± s.e.", *(f"{x} 1/{period}" for x in ("OEP", "AEP") for period in _periods(wide)), tail)
     for heading in headings:
@@ -64,7 +73,7 @@ def _groups(summary: Summary, width: int) -> Table:
         cells.append(compact(worst.aep_tvar) if worst else UNDEFINED)
         name = group.group_name if group.group_id != previous else ""
         style = _STYLES[group.perspective]
-        perspective = "gross=net" if untouched else group.perspective
+        perspective = UNTOUCHED if untouched else group.perspective
         table.add_row(Text(name), Text(perspective, style=style), *(Text(cell, style=style) for cell in cells))
         previous = group.group_id
     return table
@@ -82,11 +91,13 @@ def _aep(point: EpPoint | None) -> str:
     return compact(point.aep if point else None)
 
 
-def _deals(summary: Summary) -> Table:
+def _deals(summary: Summary, width: int) -> Table:
     table = Table(title=f"Top {TOP_DEALS} deals by co-TVaR (gross)", title_justify="left", header_style="bold")
     table.box = SIMPLE_HEAD
-    for heading in ("Deal", "Cedant", "Business unit"):
-        table.add_column(heading, overflow="ellipsis", no_wrap=True)
+    table.add_column("Deal", overflow="ellipsis", no_wrap=True, max_width=14)
+    names = max(10, (width - 14 - 4 * (FIGURE_WIDTH + 4) - 6) // 2)
+    for heading in ("Cedant", "Business unit"):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=names)
     for heading in ("Premium", "AAL", "co-TVaR", "Share"):
         table.add_column(heading, justify="right", no_wrap=True)
     ordered = sorted(summary.deals, key=lambda deal: (-(deal.co_tvar or 0.0), deal.deal_id))

@@ -5,12 +5,15 @@ import os
 import signal
 from functools import partial
 
-from riskmill.aws.runtime import steps
-from riskmill.aws.worker import Worker, WorkerSettings
-
 
 def main() -> None:
     """Work until there is nothing left to do or SIGTERM comes."""
+    # Process 1 of a container has no default handlers, and the imports below take seconds: until there is a worker,
+    # there is no message to give back, and it just ends.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    from riskmill.aws.runtime import steps
+    from riskmill.aws.worker import Worker, WorkerSettings
+
     worker = Worker(WorkerSettings.from_environment(os.environ), partial(steps().run_batch, where="fargate"))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())

@@ -1,1 +1,1 @@
-"""The embedded cloud: MiniStack with our patches, a real Valkey or Redis, and the real template deployed to them by sam."""
+"""The embedded cloud: MiniStack with our patches, a real Valkey or Redis, the real template deployed by sam."""

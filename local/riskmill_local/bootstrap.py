@@ -1,7 +1,8 @@
 """What runs inside a Lambda worker process of the embedded cloud: the counterpart of AWS's awslambdaric.
 
-It is started as a script by an interpreter without site-packages (`python -I -S bootstrap.py`), so it imports nothing but
-the standard library: all that a handler can import is its own artefact, its layers and the runtime folder, in AWS's order.
+It is started as a script by an interpreter without site-packages (`python -I -S bootstrap.py`), so it imports nothing
+but the standard library: all that a handler can import is its own artefact, its layers and the runtime folder, in AWS's
+order.
 
 1. Read one JSON line: module, handler, the folders for sys.path.
 2. Import the handler and answer {"status": "ready"} or {"status": "init_error", ...}.

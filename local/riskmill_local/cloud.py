@@ -1,11 +1,14 @@
 """The embedded cloud as a whole: up, status, down.
 
 `up` in order:
-1. take the state folder's lock (one `up` or `down` at a time), 2. keep the servers that still run, or end what is left of an
-earlier cloud and start both, 3. `sam build` if a source changed, while the servers start, 4. `sam deploy` if sources, stack
-name or parameters changed, 5. write cloud.json.
-A crash anywhere is healed by the next `up`: the cloud's id is on disk before its first process starts, every process can be
-recognised by it (see processes.py), and nothing but the state folder holds anything.
+1. take the state folder's lock (one `up` or `down` at a time);
+2. keep the servers that still run, or end what is left of an earlier cloud and start both;
+3. `sam build` if a source changed, while the servers start;
+4. `sam deploy` if sources, stack name or parameters changed;
+5. write cloud.json.
+A crash anywhere is healed by the next `up`: the cloud's
+id is on disk before its first process starts, every process can be recognised by it (see processes.py), and nothing but
+the state folder holds anything.
 """
 
 import fcntl
@@ -35,8 +38,9 @@ REDIS_HOST = "127.0.0.1"
 class Cloud:
     """A running embedded cloud; the content of <state_dir>/cloud.json.
 
-    `outputs` are the stack's outputs by key, `seconds` how long each phase of the last `up` took, `deployed` the digest of
-    what is deployed (empty until the first deployment succeeded), `processes` what must live for the cloud to be up.
+    `outputs` are the stack's outputs by key, `seconds` how long each phase of the last `up` took, `deployed` the digest
+    of what is deployed (empty until the first deployment succeeded), `parameters` the template parameters that it was
+    deployed with, `processes` what must live for the cloud to be up.
     """
 
     cloud_id: str
@@ -48,6 +52,7 @@ class Cloud:
     region: str = servers.REGION
     redis_host: str = REDIS_HOST
     deployed: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -111,9 +116,10 @@ def up(
 ) -> Cloud:
     """Bring a cloud up, or the running one up to date; returns when the stack is deployed.
 
-    Template parameters: Target=local, RedisHost and RedisPort are given, `parameters` adds to them. `build=False` deploys
-    what was built before. `on_phase` is told what starts, in words. Raises StartError or DeployError, each with a message
-    that says what to do; the servers then stay up for a look at them.
+    Template parameters: Target=local, RedisHost and RedisPort are given, `parameters` adds to them; as in
+    CloudFormation, one that was given once keeps its value until it is given again, or the cloud is down. `build=False`
+    deploys what was built before. `on_phase` is told what starts, in words. Raises StartError or DeployError, each with
+    a message that says what to do; the servers then stay up for a look at them.
     """
     root = root.resolve()
     layout = Layout((state_dir or default_state_dir(root)).resolve())
@@ -128,13 +134,16 @@ def up(
         if not building.done():
             on_phase("building (sam build)")
         building.result()
-        wanted = {"Target": "local", "RedisHost": cloud.redis_host, "RedisPort": str(cloud.redis_port)} | (parameters or {})
+        given = {"Target": "local", "RedisHost": cloud.redis_host, "RedisPort": str(cloud.redis_port)}
+        wanted = cloud.parameters | given | (parameters or {})
         digest = deploy.deployment_digest(sources, stack_name, wanted)
         outputs = cloud.outputs
         if cloud.deployed != digest:
             with _phase(seconds, "deploy", "deploying (sam deploy)", on_phase):
                 outputs = deploy.deploy(root, folder, cloud.endpoint, stack_name, wanted, layout.logs / "deploy.log")
-        cloud = _changed(cloud, stack_name=stack_name, deployed=digest, outputs=outputs, seconds=seconds)
+        cloud = _changed(
+            cloud, stack_name=stack_name, deployed=digest, parameters=wanted, outputs=outputs, seconds=seconds
+        )
         cloud.save()
     return cloud
 
@@ -193,7 +202,9 @@ def _changed(cloud: Cloud, **changes: Any) -> Cloud:
     return Cloud(**{name: getattr(cloud, name) for name in Cloud.__slots__} | changes)
 
 
-def _timed[**P, R](seconds: dict[str, float], name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def _timed[**P, R](
+    seconds: dict[str, float], name: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> R:
     started = time.perf_counter()
     try:
         return function(*args, **kwargs)

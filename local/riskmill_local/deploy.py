@@ -7,9 +7,12 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
+from riskmill.errors import RiskmillError
 from riskmill_local.servers import aws_environment
 
 SOURCES = ("template.yaml", "templates", "functions", "layers", "statemachines")
@@ -27,11 +31,13 @@ BUILD_STAMP = "riskmill-build"
 ARTEFACT_BUCKET = "riskmill-artefacts"
 SAM_ENV = "RISKMILL_SAM"
 COMMAND_SECONDS = 900
+PACK_BYTES = 10_000_000
+"""Layers from this size on are zipped by the build instead of by every deployment."""
 # A stack in one of these states cannot be updated: it goes, and is made again.
 DEAD_STACK = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED", "REVIEW_IN_PROGRESS"}
 
 
-class DeployError(RuntimeError):
+class DeployError(RiskmillError):
     """The build or the deployment failed; the message names the resources that did, and the log."""
 
 
@@ -62,9 +68,14 @@ def python_with_pip(root: Path) -> Path:
     folders += [Path(part) for part in os.get_exec_path()]
     for folder in folders:
         python = folder / name
-        if python.is_file() and subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0:
+        if (
+            python.is_file()
+            and subprocess.run([python, "-c", "import pip"], capture_output=True, check=False).returncode == 0
+        ):
             return folder
-    raise DeployError(f"sam build needs a {name} with pip on PATH, and there is none: install one, or pip into this one")
+    raise DeployError(
+        f"sam build needs a {name} with pip on PATH, and there is none: install one, or pip into this one"
+    )
 
 
 def sources_digest(root: Path) -> str:
@@ -84,11 +95,15 @@ def sources_digest(root: Path) -> str:
 
 @contextmanager
 def build_folder(root: Path) -> Iterator[Path]:
-    """<root>/.aws-sam, held alone: two clouds of one checkout share its build, but must not write it at once."""
+    """<root>/.aws-sam, held alone: two clouds of one checkout share its build, but must not write it at once.
+
+    sam inherits the lock, so that a sam which outlives a killed `up` keeps the next one waiting until it has ended.
+    """
     folder = root / ".aws-sam"
     folder.mkdir(exist_ok=True)
     with (folder / "riskmill.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
         yield folder
 
 
@@ -114,8 +129,39 @@ def build(root: Path, folder: Path, digest: str, log: Path) -> bool:
     # Bytecode of whoever imported the sources would make every artefact look changed.
     for cached in sorted(built.rglob("__pycache__")):
         shutil.rmtree(cached)
+    pack_layers(built, folder / "zips")
     stamp.write_text(digest)
     return True
+
+
+def pack_layers(built: Path, zips: Path) -> None:
+    """Zip the large layers of a build once per content, and point its template at the zips.
+
+    `sam deploy` would zip them for every deployment, which for the dependencies (200 MB) is most of its time.
+    """
+    template = built / "template.yaml"
+    text = template.read_text()
+    zips.mkdir(exist_ok=True)
+    wanted = set()
+    for name in set(re.findall(r"^ *ContentUri: (\w+)$", text, re.MULTILINE)):
+        files = sorted(path for path in (built / name).rglob("*") if path.is_file())
+        if sum(path.stat().st_size for path in files) < PACK_BYTES:
+            continue
+        digest = hashlib.blake2b(digest_size=16)
+        for path in files:
+            digest.update(f"{path.relative_to(built)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+        packed = zips / f"{digest.hexdigest()}.zip"
+        wanted.add(packed)
+        if not packed.is_file():
+            partial = packed.with_suffix(".partial")
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+                for path in files:
+                    zipped.write(path, path.relative_to(built / name))
+            partial.replace(packed)
+        text = re.sub(rf"^( *ContentUri:) {name}$", rf"\1 {packed}", text, flags=re.MULTILINE)
+    template.write_text(text)
+    for old in set(zips.iterdir()) - wanted:
+        old.unlink()
 
 
 def deploy(
@@ -123,7 +169,7 @@ def deploy(
 ) -> dict[str, str]:
     """`sam deploy` what is built; the stack's outputs."""
     client = boto3.client("cloudformation", **client_options(endpoint))
-    storage = boto3.client("s3", **client_options(endpoint))
+    storage: Any = boto3.client("s3", **client_options(endpoint))
     region = client.meta.region_name
     try:
         storage.create_bucket(Bucket=ARTEFACT_BUCKET, CreateBucketConfiguration={"LocationConstraint": region})
@@ -161,16 +207,18 @@ def _sam(root: Path, arguments: list[str], environment: Mapping[str, str], log: 
     """Run sam with its output in a file; DeployError with the last lines of it when it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     quiet = {"SAM_CLI_TELEMETRY": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    with log.open("wb") as output:
+    # sam leaves temporary folders behind; beside the log, a killed one's go with the logs.
+    with log.open("wb") as output, tempfile.TemporaryDirectory(prefix="sam-", dir=log.parent) as temporary:
         ended = subprocess.run(
             [str(sam_binary(root)), *arguments],
             cwd=root,
-            env={**environment, **quiet},
+            env={**environment, **quiet, "TMPDIR": temporary},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             timeout=COMMAND_SECONDS,
             check=False,
+            close_fds=False,  # see build_folder
         )
     if ended.returncode != 0:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -184,7 +232,9 @@ def _remove_dead_stack(client: Any, stack_name: str) -> None:
         return
     if status in DEAD_STACK:
         client.delete_stack(StackName=stack_name)
-        client.get_waiter("stack_delete_complete").wait(StackName=stack_name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        client.get_waiter("stack_delete_complete").wait(
+            StackName=stack_name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
 
 
 def _failures(client: Any, stack_name: str) -> list[str]:
@@ -196,10 +246,13 @@ def _failures(client: Any, stack_name: str) -> list[str]:
     return [
         f"  {event['LogicalResourceId']} ({event.get('ResourceType', '?')}): {event.get('ResourceStatusReason', '')}"
         for event in reversed(events)
-        if event["ResourceStatus"].endswith("_FAILED") and "cancelled" not in event.get("ResourceStatusReason", "").lower()
+        if event["ResourceStatus"].endswith("_FAILED")
+        and "cancelled" not in event.get("ResourceStatusReason", "").lower()
     ]
 
 
 def deployment_digest(sources: str, stack_name: str, parameters: Mapping[str, str]) -> str:
     """Digest of a deployment: equal to the deployed one means that there is nothing to deploy."""
-    return hashlib.blake2b(json.dumps([sources, stack_name, sorted(parameters.items())]).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(
+        json.dumps([sources, stack_name, sorted(parameters.items())]).encode(), digest_size=16
+    ).hexdigest()

@@ -1,9 +1,9 @@
 """What MiniStack's Step Functions interpreter lacks for us; patches.py weaves these functions into it.
 
-The interpreter runs an execution in a thread, and items of a Map in threads of a pool, each with a copy of the starter's
-context variables. `_running` in that context holds the records of the executions that the thread works for, outermost
-first: a parent, its Map's child, a nested execution. As soon as one of them is not RUNNING any more (StopExecution, machine
-TimeoutSeconds), `check` raises Stopped at the next state or slice of a wait.
+The interpreter runs an execution in a thread, and items of a Map in threads of a pool, each with a copy of the
+starter's context variables. `_running` in that context holds the records of the executions that the thread works for,
+outermost first: a parent, its Map's child, a nested execution. As soon as one of them is not RUNNING any more
+(StopExecution, machine TimeoutSeconds), `check` raises Stopped at the next state or slice of a wait.
 """
 
 import contextvars
@@ -29,7 +29,7 @@ UNCATCHABLE_BY_ALL = {"States.DataLimitExceeded", "States.Runtime"}
 _running: contextvars.ContextVar[tuple[Execution, ...]] = contextvars.ContextVar("riskmill_running", default=())
 
 
-class Stopped(Exception):  # noqa: N818 - not an error of the machine: a signal that unwinds its threads
+class Stopped(Exception):
     """An execution that this thread works for was stopped or timed out."""
 
 
@@ -60,7 +60,7 @@ def check_size(data: Any) -> None:
 
 
 def run(original: Callable[[str], None], arn: str) -> None:
-    """Run one execution (`original` is the interpreter's loop) under its machine's TimeoutSeconds, in a context of its own."""
+    """Run one execution by the interpreter's loop (`original`) under its machine's TimeoutSeconds."""
     execution = sfn._executions.get(arn)
     if execution is None:
         return
@@ -121,8 +121,8 @@ def retry_delay(retrier: State, retries: int) -> float:
 def matches(error_equals: list[str], error: str) -> bool:
     """Whether a Retry's or Catch's ErrorEquals covers an error name.
 
-    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.Timeout also covers a missed
-    heartbeat; States.TaskFailed covers all but States.Timeout; States.ALL covers neither States.Runtime nor
+    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html: States.Timeout also covers a
+    missed heartbeat; States.TaskFailed covers all but States.Timeout; States.ALL covers neither States.Runtime nor
     States.DataLimitExceeded.
     """
     if error in error_equals:
@@ -141,7 +141,9 @@ def with_seconds(state: State, raw_input: Any, ctx: dict[str, Any]) -> State:
         if path := state.get(f"{field}Path"):
             value = sfn._resolve_path_or_ctx(path, sfn._apply_input_path(state, raw_input, ctx), ctx)
             if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-                raise sfn._ExecutionError("States.Runtime", f"{field}Path {path} gives {value!r}, not a positive integer")
+                raise sfn._ExecutionError(
+                    "States.Runtime", f"{field}Path {path} gives {value!r}, not a positive integer"
+                )
             resolved[field] = value
     return state | resolved if resolved else state
 
@@ -151,7 +153,9 @@ def max_concurrency(state: State, effective: Any, ctx: dict[str, Any]) -> int:
     if path := state.get("MaxConcurrencyPath"):
         value = sfn._resolve_path_or_ctx(path, effective, ctx)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise sfn._ExecutionError("States.Runtime", f"MaxConcurrencyPath {path} gives {value!r}, not an integer >= 0")
+            raise sfn._ExecutionError(
+                "States.Runtime", f"MaxConcurrencyPath {path} gives {value!r}, not an integer >= 0"
+            )
         return value
     return int(state.get("MaxConcurrency") or 0)
 
@@ -228,7 +232,9 @@ def present(path: str, data: Any, ctx: dict[str, Any] | None) -> bool:
     return True
 
 
-def written(state: State, results: list[Any], failures: list[Any], run: dict[str, Any], effective: Any, ctx: Any) -> Any:
+def written(
+    state: State, results: list[Any], failures: list[Any], run: dict[str, Any], effective: Any, ctx: Any
+) -> Any:
     """A Distributed Map's result: the children's outputs, or with a ResultWriter where they were written.
 
     Layout and names as in https://docs.aws.amazon.com/step-functions/latest/dg/input-output-resultwriter.html
@@ -241,7 +247,9 @@ def written(state: State, results: list[Any], failures: list[Any], run: dict[str
     folder = "/".join(part for part in (prefix, run["mapRunArn"].rsplit(":", 1)[1] or new_uuid()) if part)
     files: dict[str, list[dict[str, Any]]] = {"FAILED": [], "PENDING": [], "SUCCEEDED": []}
     kinds = {
-        "SUCCEEDED": [{"Output": json.dumps(r), "Status": "SUCCEEDED"} for r, f in zip(results, failures, strict=True) if not f],
+        "SUCCEEDED": [
+            {"Output": json.dumps(r), "Status": "SUCCEEDED"} for r, f in zip(results, failures, strict=True) if not f
+        ],
         "FAILED": [{"Error": f.error, "Cause": f.cause, "Status": "FAILED"} for f in failures if f],
     }
     for kind, entries in kinds.items():

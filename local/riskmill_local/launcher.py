@@ -1,9 +1,9 @@
-"""The embedded cloud's server process: `python -m riskmill_local.launcher`, started by cloud.up, which sets the environment.
+"""The embedded cloud's server process: `python -m riskmill_local.launcher`, started by cloud.up.
 
 1. Apply our patches; stop with exit code 3 and one line if this MiniStack is not the one that they were written for.
 2. Serve on 127.0.0.1:GATEWAY_PORT until the process is ended.
-It keeps nothing on disk but extracted zips and temporary files, all of them below the cloud's state folder, so a crash leaves
-nothing that the next start could trip over.
+It keeps nothing on disk but extracted zips and temporary files, all of them below the cloud's state folder, so a crash
+leaves nothing that the next start could trip over.
 """
 
 import logging

@@ -1,12 +1,13 @@
 """What MiniStack 1.5.33 gets wrong for riskmill, put right: one small function per patch.
 
-`apply` runs them all, in the launcher's process, before MiniStack serves. Before a function of MiniStack is edited or replaced,
-the digest of its source is compared with the one that the patch was written for: another version stops with a PatchError that
-names the function, instead of running half patched. tests/local/test_patches.py holds a contract test per patch: what is wrong
-without it, and that it is right with it; when the first half fails, the patch has become needless.
+`apply` runs them all, in the launcher's process, before MiniStack serves. Before a function of MiniStack is edited or
+replaced, the digest of its source is compared with the one that the patch was written for: another version stops with a
+PatchError that names the function, instead of running half patched. tests/local/test_patches.py holds a contract test
+per patch: what is wrong without it, and that it is right with it; when the first half fails, the patch has become
+needless.
 
-`edit` changes a few lines of a function where they stand (the text must occur exactly once), so that the rest of it stays
-MiniStack's own.
+`edit` changes a few lines of a function where they stand (the text must occur exactly once), so that the rest of it
+stays MiniStack's own.
 """
 
 import functools
@@ -34,7 +35,6 @@ DIGESTS = {
     "provisioners._lambda_create": "8b2cf80e961d92ee",
     "provisioners._lambda_update": "4855410e37d7a80d",
     "s3._deliver_event_to_sqs": "268b46f4a97c2dfd",
-    "s3._parse_notification_config_raw": "682a6a4a60994297",
     "sqs._receive_messages_for_esm": "f230dbcd4974adcf",
     "stepfunctions._call_lambda": "25830369b12636da",
     "stepfunctions._error_matches": "519b9dc729c56a3c",
@@ -72,15 +72,16 @@ def _source(module: ModuleType, name: str) -> str:
         function = getattr(module, name, None)
         if function is None or digest(function) != DIGESTS[key]:
             raise PatchError(
-                f"{module.__name__}.{name} is not the one of MiniStack {MINISTACK_VERSION} that our patch was written for. "
-                f"Install ministack=={MINISTACK_VERSION}, or read the new source, adapt riskmill_local/patches.py and its tests."
+                f"{module.__name__}.{name} is not the one of MiniStack {MINISTACK_VERSION} that our patch was "
+                f"written for. Install ministack=={MINISTACK_VERSION}, or read the new source and adapt "
+                "riskmill_local/patches.py and its tests."
             )
         _sources[key] = textwrap.dedent(inspect.getsource(function))
     return _sources[key]
 
 
 def edit(module: ModuleType, name: str, *changes: tuple[str, str]) -> None:
-    """Replace pieces of a function's source, each of which must occur exactly once, and compile it in its module again."""
+    """Replace pieces of a function's source, each of which must occur exactly once, and compile it in its module."""
     source = _source(module, name)
     for old, new in changes:
         if source.count(old) != 1:
@@ -102,9 +103,9 @@ def replace(module: ModuleType, name: str, function: Callable[..., Any]) -> None
 def lambda_workers() -> None:
     """Python handlers run in our workers.
 
-    MiniStack's wait 50 ms for log lines of a handler that logs nothing, die on every exception, extract every layer again for
-    every process, put layers before the function's own code and the launcher's whole venv after it, and pass the launcher's
-    whole environment on.
+    MiniStack's wait 50 ms for log lines of a handler that logs nothing, die on every exception, extract every layer
+    again for every process, put layers before the function's own code and the launcher's whole venv after it, and pass
+    the launcher's whole environment on.
     """
     original = lambda_runtime._worker_class_for
 
@@ -216,7 +217,7 @@ def sqs_batching_window() -> None:
 def s3_events_are_kept() -> None:
     """An S3 event enters its queue under the queues' lock.
 
-    Without the lock, the event is lost when it arrives while a batch is being deleted (delete rebuilds the queue's list).
+    Without the lock, the event is lost when it arrives while a batch is being deleted, which rebuilds the queue's list.
     """
     edit(
         s3,
@@ -226,11 +227,6 @@ def s3_events_are_kept() -> None:
             '    with _sqs._queues_lock:\n        queue["messages"].append(msg)\n',
         ),
     )
-
-
-def s3_event_speed() -> None:
-    """A bucket's notification configuration is parsed once, not for every object."""
-    replace(s3, "_parse_notification_config_raw", functools.lru_cache(256)(s3._parse_notification_config_raw))
 
 
 # --- Step Functions -------------------------------------------------------------------------------------------------
@@ -257,8 +253,9 @@ def sfn_data_limit() -> None:
 def sfn_stop() -> None:
     """StopExecution and a machine's TimeoutSeconds end an execution for good.
 
-    MiniStack ignores the timeout, lets a stopped execution's Map children, waits, retries and nested executions go on, and
-    turns it from ABORTED to FAILED when what it waited for fails. An execution also starts without a delay of 150 ms.
+    MiniStack ignores the timeout, lets a stopped execution's Map children, waits, retries and nested executions go on,
+    and turns it from ABORTED to FAILED when what it waited for fails. An execution also starts without its delay of
+    150 ms.
     """
     edit(
         stepfunctions,
@@ -270,7 +267,9 @@ def sfn_stop() -> None:
         ),
         (
             "    except _ExecutionError as err:\n",
-            '    except _riskmill.Stopped:\n        _riskmill.end(execution, "ABORTED")\n    except _ExecutionError as err:\n',
+            "    except _riskmill.Stopped:\n"
+            '        _riskmill.end(execution, "ABORTED")\n'
+            "    except _ExecutionError as err:\n",
         ),
     )
     replace(stepfunctions, "_run_execution", functools.partial(executions.run, stepfunctions._run_execution))
@@ -292,7 +291,11 @@ def sfn_stop() -> None:
         "_run_distributed_map",
         (
             '        name = new_uuid()\n        child = {\n            "executionArn"',
-            '        if _riskmill.stopped():\n            return\n        name = new_uuid()\n        child = {\n            "executionArn"',
+            "        if _riskmill.stopped():\n"
+            "            return\n"
+            "        name = new_uuid()\n"
+            "        child = {\n"
+            '            "executionArn"',
         ),
         (
             '        _executions[child["executionArn"]] = child\n',
@@ -300,12 +303,16 @@ def sfn_stop() -> None:
         ),
         (
             "        except Exception as exc:\n",
-            '        except _riskmill.Stopped:\n            child["status"] = "ABORTED"\n            outcome = "aborted"\n'
+            "        except _riskmill.Stopped:\n"
+            '            child["status"] = "ABORTED"\n'
+            '            outcome = "aborted"\n'
             "        except Exception as exc:\n",
         ),
         (
             "    failed = sum(",
-            '    if _riskmill.stopped():\n        run.update(status="ABORTED", stopDate=now_iso())\n        _riskmill.check()\n'
+            "    if _riskmill.stopped():\n"
+            '        run.update(status="ABORTED", stopDate=now_iso())\n'
+            "        _riskmill.check()\n"
             "    failed = sum(",
         ),
     )
@@ -346,14 +353,15 @@ def sfn_retries() -> None:
 
 
 def sfn_error_matching() -> None:
-    """States.ALL does not match States.Runtime and States.DataLimitExceeded; States.Timeout matches a missed heartbeat."""
+    """States.ALL matches neither States.Runtime nor States.DataLimitExceeded; States.Timeout a missed heartbeat too."""
     replace(stepfunctions, "_error_matches", executions.matches)
 
 
 def sfn_callbacks() -> None:
-    """Tasks that wait for a token honour HeartbeatSeconds and the *Path forms, get a new token per attempt, can be stopped.
+    """Tasks that wait for a token honour HeartbeatSeconds and the *Path forms and can be stopped.
 
-    A Lambda task that waits for a token also fails when the invocation fails, instead of waiting for ever.
+    Every attempt has a token of its own. A Lambda task that waits for a token also fails when the
+    invocation fails, instead of waiting for ever.
     """
     edit(
         stepfunctions,
@@ -391,7 +399,10 @@ def sfn_maps() -> None:
     edit(
         stepfunctions,
         "_run_map_items",
-        ('max_conc = state_def.get("MaxConcurrency", 0)', "max_conc = _riskmill.max_concurrency(state_def, effective, ctx)"),
+        (
+            'max_conc = state_def.get("MaxConcurrency", 0)',
+            "max_conc = _riskmill.max_concurrency(state_def, effective, ctx)",
+        ),
     )
     edit(
         stepfunctions,
@@ -409,12 +420,12 @@ def sfn_maps() -> None:
 
 
 def sfn_nested_failure() -> None:
-    """A failed startExecution.sync:2 is States.TaskFailed with the child's description as Cause, not the child's own error."""
+    """A failed startExecution.sync:2 is States.TaskFailed with the child's description as Cause, not its own error."""
     replace(stepfunctions, "_nested_execution_failure", executions.nested_failure)
 
 
 def sfn_paths() -> None:
-    """A JSONPath that finds nothing fails the execution (States.Runtime); MiniStack goes on with null. IsPresent sees nulls."""
+    """A JSONPath that finds nothing fails the execution; MiniStack goes on with null. IsPresent sees nulls."""
     replace(stepfunctions, "_resolve_path", executions.resolve_path)
     edit(
         stepfunctions,
@@ -437,7 +448,6 @@ PATCHES: tuple[Callable[[], None], ...] = (
     sqs_batch_size,
     sqs_batching_window,
     s3_events_are_kept,
-    s3_event_speed,
     sfn_data_limit,
     sfn_stop,
     sfn_retries,

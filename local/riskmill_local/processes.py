@@ -1,8 +1,9 @@
 """Processes of a cloud: start them apart from the caller's terminal, recognise them for certain, end all of them.
 
-A process is ours when its id and its start time are those that we recorded, or when its environment holds the cloud's id
-(MiniStack, the agents and every Lambda worker inherit it), or when it is a Valkey/Redis server working in the cloud's own
-folder (it overwrites its environment with its title, so that one cannot be read). Nothing else is ever signalled.
+A process is ours when its id and its start time are those that we recorded, or when its environment holds the cloud's
+id (MiniStack, the agents and every Lambda worker inherit it), or when it is a Valkey/Redis server working in the
+cloud's own folder (it overwrites its environment with its title, so that one cannot be read). Nothing else is ever
+signalled.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 CLOUD_ID = "RISKMILL_CLOUD_ID"
 """Environment variable with the cloud's id, in every process of it but Valkey's."""
@@ -36,7 +37,7 @@ class Started:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < START_TIME_TOLERANCE
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
 
@@ -103,7 +104,7 @@ def end_all(cloud_id: str, redis_dir: Path, *, seconds: float = 10) -> int:
             ended.add(process.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(found, timeout=1)
+        time.sleep(0.02)
         for child in _children:
             child.poll()
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The two servers of a cloud: MiniStack (through our launcher) and Valkey or Redis, both on 127.0.0.1 and a free port."""
+"""The two servers of a cloud: MiniStack (through our launcher) and Valkey or Redis, on free ports of 127.0.0.1."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from riskmill.errors import RiskmillError
 from riskmill_local import processes
 from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV
 from riskmill_local.processes import REDIS_NAMES, Started, free_port
@@ -22,8 +23,8 @@ ACCOUNT = "000000000000"
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 3
 
-# What handlers get besides their own variables. There is no X-Ray daemon, and a handler on AWS has about one core, while
-# BLAS would start a thread per core of this machine in each of several workers.
+# What handlers get besides their own variables. There is no X-Ray daemon, and a handler on AWS has about one core,
+# while BLAS would start a thread per core of this machine in each of several workers.
 HANDLER_VARIABLES = {
     "POWERTOOLS_TRACE_DISABLED": "true",
     "OMP_NUM_THREADS": "1",
@@ -34,7 +35,7 @@ HANDLER_VARIABLES = {
 ACCOUNT_CONCURRENCY = 16
 
 
-class StartError(RuntimeError):
+class StartError(RiskmillError):
     """A server of the embedded cloud does not start; the message says which, why, and where its log is."""
 
 
@@ -126,6 +127,7 @@ def start_ministack(layout: Layout, cloud_id: str, redis_port: int) -> tuple[Sta
 
     def environment(port: int) -> Mapping[str, str]:
         return base_environment(layout, cloud_id) | {
+            "PYTHONPATH": str(Path(__file__).parent.parent),  # whether or not the package is installed
             "GATEWAY_PORT": str(port),
             "BIND_HOST": "127.0.0.1",
             "MINISTACK_HOST": "127.0.0.1",

@@ -1,7 +1,8 @@
 """Lambda execution environments as processes: the parent's side of bootstrap.py, in place of MiniStack's own workers.
 
-One worker runs one invocation at a time, and stays warm after it, whether the handler returned or raised. It differs from
-MiniStack's in what the patches' docstrings say: error names, speed, where code comes from, and what is in its environment.
+One worker runs one invocation at a time, and stays warm after it, whether the handler returned or raised. It differs
+from MiniStack's in what the patches' docstrings say: error names, speed, where code comes from, and what is in its
+environment.
 """
 
 import contextlib
@@ -87,7 +88,7 @@ def environment(config: dict[str, Any], task_root: Path) -> dict[str, str]:
     _, region = lambda_runtime._account_region_from_function_config(config)
     name = config["FunctionName"]
     own = {key: str(value) for key, value in (config.get("Environment") or {}).get("Variables", {}).items()}
-    return (
+    variables: dict[str, str] = (
         {key: os.environ[key] for key in INHERITED if key in os.environ}
         | {"TZ": ":UTC", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}"}
         | json.loads(os.environ.get(HANDLER_ENV, "{}"))
@@ -107,10 +108,14 @@ def environment(config: dict[str, Any], task_root: Path) -> dict[str, str]:
         }
         | lambda_runtime.execution_credentials(config)
     )
+    return variables
 
 
 class ProcessWorker(lambda_runtime.Worker):  # type: ignore[misc]
     """One execution environment of a Python function."""
+
+    _proc: Any  # the process while there is one; MiniStack's pool looks at it and kills it
+    _buffers: dict[str, bytes]
 
     def _spawn(self) -> None:
         """Start the process and import the handler; raises InitError with the answer when that fails."""
@@ -150,7 +155,7 @@ class ProcessWorker(lambda_runtime.Worker):  # type: ignore[misc]
         durable: dict[str, str] | None = None,
         invoked_function_arn: str | None = None,
     ) -> dict[str, Any]:
-        """Run one invocation: {"status": "ok", "result", "log"} or {"status": "error", "errorType", "errorMessage", ...}."""
+        """Run one invocation: {"status": "ok", "result"} or {"status": "error", "errorType", ...}, and its "log"."""
         with self._lock:
             cold = self._proc is None or self._proc.poll() is not None
             if cold:
@@ -182,7 +187,7 @@ class ProcessWorker(lambda_runtime.Worker):  # type: ignore[misc]
             return {**reply, "cold_start": cold}
 
     def _exchange(self, request_id: str | None, deadline: float) -> dict[str, Any]:
-        """Read the answer's line, and the log up to the end mark, without waiting longer than it takes to write them."""
+        """Read the answer's line, and the log up to its end mark; wait no longer than it takes to write them."""
         proc = self._proc
         end = None if request_id is None else f"{bootstrap.END_OF_LOG}{request_id}\n".encode()
         with selectors.DefaultSelector() as selector:

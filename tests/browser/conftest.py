@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from riskmill.results import Summary
-from riskmill_cli.report import render_report
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
+
+from riskmill.results import Summary
+from riskmill_cli.report import render_report
 
 type OpenReport = Callable[[Summary], webdriver.Chrome]
 

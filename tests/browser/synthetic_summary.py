@@ -4,6 +4,7 @@ import math
 from datetime import UTC, date, datetime
 
 import numpy as np
+
 from riskmill.results import (
     Curve,
     DealResult,

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser.conftest import console_errors, requested_urls
-from browser.synthetic_summary import make_summary
-from riskmill.results import Summary
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from browser.conftest import console_errors, requested_urls
+from browser.synthetic_summary import make_summary
+from riskmill.results import Summary
 
 pytestmark = pytest.mark.browser
 

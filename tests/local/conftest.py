@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cloud_fixtures import Endpoint
 
+from cloud_fixtures import Endpoint
 from riskmill_local import processes, servers
 from riskmill_local.servers import Layout
 

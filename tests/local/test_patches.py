@@ -1,10 +1,11 @@
-"""Contract tests of the patches: each shows what MiniStack as published does wrong, and that the patched one does it right.
+"""Contract tests of the patches: what MiniStack as published does wrong, and that the patched one does it right.
 
-A failing first half means that MiniStack has changed and the patch can go (or must be looked at); a failing second half that
-the patch does not work any more.
+A failing first half means that MiniStack has changed and the patch can go (or must be looked at); a failing second half
+that the patch does not work any more.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from cloud_fixtures import ROLE
+
+from cloud_fixtures import ROLE, ROOT
 from cloud_fixtures import Endpoint as Stack
 
 RAISES = """
@@ -26,6 +28,7 @@ def handler(event, context):
     if event.get("raise"): raise TransientError("no such luck")
     return {"pid": os.getpid()}
 """
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "local")}
 SLEEPS = "import time\ndef handler(event, context): time.sleep(event['seconds']); return event"
 
 
@@ -50,7 +53,7 @@ def test_another_ministack_is_refused_with_a_message_that_names_the_function() -
         "inspect.getsource = lambda f: 'changed' if f is _receive_messages_for_esm else get(f)\n"
         "import sys; from riskmill_local import launcher; sys.exit(launcher.main())\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    ended = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert ended.returncode == 3
     assert "ministack.services.sqs._receive_messages_for_esm is not the one of MiniStack 1.5.33" in ended.stderr
 
@@ -182,25 +185,19 @@ def test_a_throttled_invocation_has_aws_error_name_in_step_functions(plain: Stac
 
 def test_reserved_concurrency_declared_in_a_template_holds(plain: Stack, patched: Stack) -> None:
     def scenario(stack: Stack) -> Any:
-        properties = {
+        common = {
             "Runtime": "python3.13",
             "Handler": "index.handler",
             "Role": ROLE,
             "Code": {"ZipFile": "def handler(event, context): return 1"},
-            "ReservedConcurrentExecutions": 0,
         }
         client = stack.client("cloudformation")
         name = f"s{uuid.uuid4().hex[:8]}"
         answers = []
-        for reserved in (0, None):
-            properties = properties | {"ReservedConcurrentExecutions": reserved} if reserved == 0 else {
-                key: value for key, value in properties.items() if key != "ReservedConcurrentExecutions"
-            }
-            template = {"Resources": {"F": {"Type": "AWS::Lambda::Function", "Properties": properties}}}
-            change = client.create_stack if reserved == 0 else client.update_stack
-            change(StackName=name, TemplateBody=json.dumps(template))
-            wait = "stack_create_complete" if reserved == 0 else "stack_update_complete"
-            client.get_waiter(wait).wait(StackName=name, WaiterConfig={"Delay": 1})
+        for change, reserved in (("create", {"ReservedConcurrentExecutions": 0}), ("update", {})):
+            template = {"Resources": {"F": {"Type": "AWS::Lambda::Function", "Properties": common | reserved}}}
+            getattr(client, f"{change}_stack")(StackName=name, TemplateBody=json.dumps(template))
+            client.get_waiter(f"stack_{change}_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
             function = client.describe_stack_resources(StackName=name)["StackResources"][0]["PhysicalResourceId"]
             try:
                 answers.append(stack.invoke(function))
@@ -253,7 +250,9 @@ def test_a_mapping_collects_a_batch_up_to_its_size_and_window(plain: Stack, patc
 # --- Step Functions -------------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_execution_stops_its_waits_and_its_maps_children_and_stays_aborted(plain: Stack, patched: Stack) -> None:
+def test_a_stopped_execution_stops_its_waits_and_its_maps_children_and_stays_aborted(
+    plain: Stack, patched: Stack
+) -> None:
     def scenario(stack: Stack) -> Any:
         queue = stack.client("sqs").create_queue(QueueName=f"q{uuid.uuid4().hex[:8]}")["QueueUrl"]
         send = {
@@ -444,7 +443,7 @@ def test_a_token_of_a_stopped_execution_is_dead(patched: Stack) -> None:
     states = patched.client("stepfunctions")
     states.stop_execution(executionArn=execution)
     time.sleep(0.3)
-    with pytest.raises(ClientError, match="TaskDoesNotExist|TaskTimedOut"):
+    with pytest.raises(ClientError, match=r"TaskDoesNotExist|TaskTimedOut"):
         states.send_task_heartbeat(taskToken=token)
 
 
@@ -550,3 +549,124 @@ def test_an_execution_starts_without_delay(plain: Stack, patched: Stack) -> None
     wrong, right = scenario(plain), scenario(patched)
     assert wrong >= 0.15
     assert right < 0.1
+
+
+# --- What we rely on and MiniStack does by itself -------------------------------------------------------------------
+
+
+def test_what_the_state_machines_use_besides_works(patched: Stack) -> None:
+    """Intrinsics, the context object, dynamodb:updateItem with its error names, paths in waits and choices."""
+    table = f"t{uuid.uuid4().hex[:8]}"
+    patched.client("dynamodb").create_table(
+        TableName=table,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+    )
+    update = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::dynamodb:updateItem",
+        "Parameters": {
+            "TableName": table,
+            "Key": {"id": {"S.$": "$$.Execution.Name"}},
+            "UpdateExpression": "SET #s = :s, n = if_not_exists(n, :z) + :o",
+            "ConditionExpression": "attribute_not_exists(n)",
+            "ExpressionAttributeNames": {"#s": "status"},
+            "ExpressionAttributeValues": {
+                ":s": {"S": "RUNNING"},
+                ":z": {"N": "0"},
+                ":o": {"N.$": "States.Format('{}', $.made.next)"},
+            },
+            "ReturnValues": "ALL_NEW",
+        },
+    }
+    machine = {
+        "StartAt": "Make",
+        "States": {
+            "Make": {
+                "Type": "Pass",
+                "Parameters": {
+                    "next.$": "States.MathAdd($.round, 1)",
+                    "wave.$": "States.ArrayGetItem($.waves, $.round)",
+                    "parsed.$": "States.StringToJson($.text)",
+                    "input.$": "$$.Execution.Input.round",
+                },
+                "ResultPath": "$.made",
+                "Next": "Update",
+            },
+            "Update": update | {"ResultPath": "$.updated", "Next": "Choose"},
+            "Choose": {
+                "Type": "Choice",
+                "Choices": [
+                    {
+                        "And": [
+                            {"Variable": "$.made.next", "NumericLessThanPath": "$.most"},
+                            {"Variable": "$.updated.Attributes.status.S", "StringEquals": "RUNNING"},
+                        ],
+                        "Next": "Again",
+                    }
+                ],
+                "Default": "Failed",
+            },
+            "Again": update
+            | {
+                "ResultPath": None,
+                "Catch": [
+                    {
+                        "ErrorEquals": ["DynamoDB.ConditionalCheckFailedException"],
+                        "ResultPath": "$.caught",
+                        "Next": "Wait",
+                    }
+                ],
+                "Next": "Failed",
+            },
+            "Wait": {"Type": "Wait", "SecondsPath": "$.seconds", "End": True},
+            "Failed": {"Type": "Fail", "ErrorPath": "$.text"},
+        },
+    }
+    event = {"round": 1, "waves": ["a", "b"], "text": '{"k": 2}', "most": 3, "seconds": 1}
+    output = patched.run(machine, event)["output"]
+    assert output["made"] == {"next": 2, "wave": "b", "parsed": {"k": 2}, "input": 1}
+    assert output["updated"]["Attributes"]["n"] == {"N": "2"}
+    assert output["caught"]["Error"] == "DynamoDB.ConditionalCheckFailedException"
+
+
+def test_objects_are_written_once_and_read_in_part(patched: Stack) -> None:
+    storage, bucket = patched.client("s3"), patched.bucket()
+    storage.put_object(Bucket=bucket, Key="parts/ab/key", Body=b"0123456789", IfNoneMatch="*")
+    with pytest.raises(ClientError) as refused:
+        storage.put_object(Bucket=bucket, Key="parts/ab/key", Body=b"other", IfNoneMatch="*")
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 412
+    part = storage.get_object(Bucket=bucket, Key="parts/ab/key", Range="bytes=2-4")
+    assert part["Body"].read() == b"234"
+    with pytest.raises(storage.exceptions.NoSuchKey):
+        storage.get_object(Bucket=bucket, Key="parts/ab/none")
+
+
+def test_an_event_that_arrives_while_a_batch_is_deleted_is_not_lost() -> None:
+    """In one process: the delivery waits for the lock under which a batch is deleted."""
+    script = """
+import os, threading, time
+os.environ |= {"GATEWAY_PORT": "1", "MINISTACK_REGION": "eu-west-1"}
+from ministack.services import s3, sqs
+import sys
+if sys.argv[1] == "patched":
+    from riskmill_local import patches
+    patches.apply()
+queue = sqs._queues[sqs._act_create_queue({"QueueName": "q"}, "")["QueueUrl"]]
+arn = queue["attributes"]["QueueArn"]
+with sqs._queues_lock:
+    threading.Thread(target=s3._deliver_event_to_sqs, args=(arn, {"Records": []}, "eu-west-1"), daemon=True).start()
+    time.sleep(0.5)
+    during = len(queue["messages"])
+    queue["messages"] = []  # what deleting the batch ends with
+time.sleep(0.5)
+print(during, len(queue["messages"]))
+"""
+    results = [
+        subprocess.run(
+            [sys.executable, "-c", script, mode], env=ENVIRONMENT, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for mode in ("plain", "patched")
+    ]
+    assert results == [["1", "0"], ["0", "1"]]

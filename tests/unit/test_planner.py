@@ -152,7 +152,8 @@ def check_plan(
             assert len(planned_batch.jobs) <= limits.max_batch_jobs
             # What joins a batch may lengthen it by half, or by the least worth a batch (see plan_waves).
             longest = max(limits.max_batch_seconds, max(seconds[job] for job in planned_batch.jobs))
-            assert planned_batch.seconds <= longest + max(limits.min_batch_seconds, 0.5 * longest) + 1e-6
+            shortest = min(limits.min_batch_seconds, limits.max_batch_seconds)
+        assert planned_batch.seconds <= longest + max(shortest, 0.5 * longest) + 1e-6
 
 
 @st.composite
@@ -278,6 +279,19 @@ def test_a_whole_chain_of_short_jobs_is_one_batch() -> None:
     assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 1, 2, 3, 4]]]
 
 
+def test_a_long_chain_joins_only_as_far_as_it_is_short() -> None:
+    graph = graph_of([[], [0], [1], [2], [3]], [4])
+    waves = plan_waves(graph, everything(graph), seconds_of([0.4] * 5), PlanSettings(min_batch_seconds=1.0))
+    assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 1, 2]], [[3, 4]]]
+
+
+def test_a_job_that_waits_for_two_batches_joins_neither_even_when_a_joined_job_is_its_last_input() -> None:
+    """2 reads 0 and joins its batch; 3 reads 0, then 1 of the other batch, and 2."""
+    graph = graph_of([[], [], [0], [0, 1, 2]], [3])
+    waves = plan_waves(graph, everything(graph), seconds_of([1.0, 1.0, 0.1, 0.1]), PlanSettings(parallelism=2))
+    assert [[batch.jobs for batch in wave] for wave in waves] == [[[0, 2], [1]], [[3]]]
+
+
 def test_a_large_fan_out_of_one_job_is_spread_in_the_next_wave() -> None:
     """All deals wait for one year-event table: joining its batch would run them one after the other."""
     graph = graph_of([[], *([[0]] * 64)], range(1, 65))
@@ -379,3 +393,11 @@ def test_parameters_and_names_of_any_language_come_through_a_jobs_line() -> None
     (line,) = data.splitlines()
     assert Job.from_dict(json.loads(line)) == graph.job(0)
     assert graph.job(0).params == params
+
+
+def test_a_limit_below_the_least_worth_a_worker_is_kept_all_the_same() -> None:
+    """A user may ask for shorter batches than are worth it, to see the work spread."""
+    graph = graph_of([[], *([[0]] * 8)], range(1, 9))
+    limits = PlanSettings(parallelism=64, max_batch_seconds=0.02)
+    waves = plan_waves(graph, everything(graph), seconds_of([0.01] * 9), limits)
+    assert [[len(batch.jobs) for batch in wave] for wave in waves] == [[1], [2, 2, 2, 2]]

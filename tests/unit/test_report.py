@@ -7,8 +7,9 @@ import json
 import re
 
 import pytest
-from browser.synthetic_summary import make_summary
 from rich.console import Console
+
+from browser.synthetic_summary import make_summary
 from riskmill.results import Summary
 from riskmill_cli.figures import compact, duration, percent
 from riskmill_cli.report import render_report

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from browser.synthetic_summary import RETURN_PERIODS, make_summary
 from pydantic import ValidationError
+
+from browser.synthetic_summary import RETURN_PERIODS, make_summary
 from riskmill.results import (
     Summary,
     deals_table,

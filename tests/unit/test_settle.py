@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from riskmill.graph import GraphBuilder, JobGraph
 from riskmill.planner import prune
-from riskmill.settle import AVAILABLE, JobStatus, Manifest, key_index, settle, unaccounted
+from riskmill.settle import AVAILABLE, JobStatus, Manifest, key_index, promise_broken, settle, unaccounted
 
 #: years -> deals 1, 2, 3 -> sum 4 -> measure 5; measure 6 reads deal 3 only
 INPUTS: list[list[int]] = [[], [0], [0], [0], [1, 2, 3], [4], [3]]
@@ -190,3 +190,14 @@ def test_an_output_that_vanished_after_it_was_made_is_made_again() -> None:
     result = settle(graph, before, to_run(graph, before), [manifest(graph, done=range(7))], vanished=[TOTAL])
     assert result.outcome == "replan"
     assert result.remaining == 1
+
+
+def test_only_a_missing_input_that_was_thought_to_be_there_breaks_a_promise() -> None:
+    graph = graph_of()
+    status = status_of(graph, cached=[YEARS], done=[A], failed=[B])
+    missing = {job: f"p:{graph.key(job)}" for job in (YEARS, A, B, C)}
+    assert promise_broken(graph, status, [missing[B], missing[YEARS]])
+    assert promise_broken(graph, status, [missing[A]])
+    assert not promise_broken(graph, status, [missing[B], missing[C]])
+    assert not promise_broken(graph, status, ["i:" + "00" * 16, "p:" + "00" * 16])
+    assert not promise_broken(graph, status, [])

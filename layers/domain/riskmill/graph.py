@@ -6,7 +6,7 @@ deals, then their sum) one after the other, so that number order is also localit
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
@@ -81,9 +81,24 @@ class JobGraph:
 
     def refs_of(self, job: int) -> tuple[str, ...]:
         """Return the references of a job's inputs, in order."""
-        return tuple(
-            f"p:{self.key(int(i))}" if i >= 0 else self.externals[~int(i)] for i in self.inputs_of(job).tolist()
-        )
+        return tuple(next(self.refs_of_each([job])))
+
+    def refs_of_each(self, jobs: Sequence[int]) -> Iterator[list[str]]:
+        """Yield the references of each of these jobs' inputs. Their keys are fetched at once, not one by one."""
+        numbers = np.array(jobs, dtype=np.int64)
+        first, counts = self.offsets[numbers], self.offsets[numbers + 1] - self.offsets[numbers]
+        ends = np.cumsum(counts)
+        inputs = self.inputs[np.arange(counts.sum()) + np.repeat(first - (ends - counts), counts)]
+        keys = self.keys[np.maximum(inputs, 0)].tobytes().hex()  # an external's place holds any key, which is not read
+        width = 2 * KEY_BYTES
+        refs = [
+            f"p:{keys[at * width : at * width + width]}" if number >= 0 else self.externals[~number]
+            for at, number in enumerate(inputs.tolist())
+        ]
+        start = 0
+        for end in ends.tolist():
+            yield refs[start:end]
+            start = end
 
     def job(self, number: int) -> Job:
         """Return a job as a batch carries it."""

@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from riskmill.errors import PortfolioInvalid
 from riskmill.graph import JobGraph
+from riskmill.jobs import KEY_BYTES
 
 #: Seconds per unit of work before a deployment measured its own (work: rollup_graph.py). Measured on one core of a
 #: 2-core x86 machine; the control table's measured rates replace them.
@@ -38,6 +40,10 @@ DEFAULT_RATES: dict[str, float] = {
 #: Seconds that any job costs beside its model: reading inputs and writing the output.
 JOB_OVERHEAD_SECONDS = 0.008
 
+
+#: Waves of one round. Each is about 26 events in the rollup's history, of which Step Functions allows 25,000 over all
+#: rounds: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html (tests/unit/test_template.py counts)
+MAX_WAVES = 150
 
 #: An object of a wave's jobs is closed once it is this large.
 JOBS_OBJECT_BYTES = 32 * 1024 * 1024
@@ -179,7 +185,7 @@ def plan_waves(
 
         candidates = [finish(batch.jobs, number) for number, batch in enumerate(batches)]
         for number, batch in enumerate(batches):
-            allowance = max(settings.min_batch_seconds, 0.5 * batch.seconds)
+            allowance = max(min(settings.min_batch_seconds, settings.max_batch_seconds), 0.5 * batch.seconds)
             level = candidates[number]
             while level:
                 length = sum(cost[job] for job in level)
@@ -192,6 +198,8 @@ def plan_waves(
                 level = finish(level, number)
             batch.jobs.sort()
         waves.append(batches)
+        if len(waves) > MAX_WAVES:
+            raise PortfolioInvalid([f"groups are nested too deep: more than {MAX_WAVES} waves of batches"])
         ready = sorted(job for job in home if pending[job] == 0 and job not in joined)
     return waves
 
@@ -205,13 +213,13 @@ def wave_files(
     far below the 256 KiB that Step Functions allows, and no more than one object is in memory at a time.
     """
     number = wave[0].wave
-    params: dict[int, str] = {}
+    heads: dict[int, str] = {}
     items: list[dict[str, object]] = []
     chunks: list[bytes] = []
     start = part = 0
     name = f"runs/{run_id}/plan/r{round_number}/w{number}.0.jobs"
     for index, batch in enumerate(wave):
-        data = "\n".join(_job_lines(graph, batch.jobs, params)).encode()
+        data = "\n".join(_job_lines(graph, batch.jobs, heads)).encode()
         items.append(
             {
                 "run_id": run_id,
@@ -236,15 +244,24 @@ def wave_files(
         yield name, b"".join(chunks), items
 
 
-def _job_lines(graph: JobGraph, jobs: list[int], params: dict[int, str]) -> Iterator[str]:
-    for number in jobs:
-        index = int(graph.spec[number])
-        spec = graph.specs[index]
-        text = params.get(index)
-        if text is None:
-            text = params[index] = spec.params.decode()
-        refs = json.dumps(graph.refs_of(number), separators=(",", ":"))
-        yield (
-            f'{{"key":"{graph.key(number)}","model":{json.dumps(spec.model)},"version":{spec.version},'
-            f'"params":{text},"inputs":{refs},"work":{float(graph.work[number])!r}}}'
-        )
+def _job_lines(graph: JobGraph, jobs: list[int], heads: dict[int, str]) -> Iterator[str]:
+    """Yield the jobs as JSON, as Job.from_dict reads it; `heads` keeps what the jobs of one specification share."""
+    numbers = np.array(jobs, dtype=np.int64)
+    keys = graph.keys[numbers].tobytes().hex()
+    each = zip(
+        range(0, len(keys), 2 * KEY_BYTES),
+        graph.spec[numbers].tolist(),
+        graph.refs_of_each(jobs),
+        graph.work[numbers].tolist(),
+        strict=True,
+    )
+    for at, index, refs, work in each:
+        head = heads.get(index)
+        if head is None:
+            spec = graph.specs[index]
+            head = heads[index] = (
+                f'"model":{json.dumps(spec.model)},"version":{spec.version},"params":{spec.params.decode()}'
+            )
+        # A reference is a letter, a colon and hexadecimal digits: JSON has nothing to escape in it.
+        inputs = f'["{'","'.join(refs)}"]' if refs else "[]"
+        yield f'{{"key":"{keys[at : at + 2 * KEY_BYTES]}",{head},"inputs":{inputs},"work":{work!r}}}'

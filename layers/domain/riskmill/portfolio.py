@@ -35,6 +35,7 @@ from riskmill.checks import (
 )
 from riskmill.errors import PortfolioInvalid
 from riskmill.jobs import canonical, content_key
+from riskmill.memory import collector_paused
 from riskmill.models.pricing import Pricing
 from riskmill.terms import Label, Share, Terms, later
 
@@ -258,7 +259,8 @@ class Portfolio(_Frozen):
     def from_json(cls, data: bytes) -> Self:
         """Read a canonical document. Raises PortfolioInvalid, with every fault, for one that is not sound."""
         try:
-            return cls.model_validate_json(data, strict=True)
+            with collector_paused():
+                return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
             raise PortfolioInvalid([str(fault) for fault in faults_of(error, "portfolio")]) from error
 

@@ -5,13 +5,15 @@ groups, outwards contracts on the groups that buy them; then, over all blocks, e
 share of the top group's tail.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
+from typing import Any
 
 from riskmill.checks import days_of
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
-from riskmill.jobs import canonical
+from riskmill.memory import collector_paused
 from riskmill.models.catalogue import BLOCK_TRIALS
 from riskmill.models.pricing import WHOLE_YEAR, Period
 from riskmill.portfolio import Deal, Group, Outwards, Portfolio
@@ -46,33 +48,59 @@ class Bucket:
 
     __slots__ = ("buckets", "deals", "name")
 
-    def __init__(self, name: str, deals: Sequence[str], depth: int = 0) -> None:
+    def __init__(
+        self, name: str, deals: Sequence[str], depth: int = 0, hashes: Mapping[str, int] | None = None
+    ) -> None:
         self.name = name
         self.deals: list[str] = []
         self.buckets: list[Bucket] = []
         if len(deals) <= FAN_IN:
             self.deals = sorted(deals)
         else:
-            parts = _split(name, deals, depth, depth + LEVEL_BITS)
-            self.buckets = [Bucket(part, members, at) for part, members, at in parts]
+            if hashes is None:
+                hashes = {deal: _hash(deal) for deal in deals}
+            parts = _split(name, deals, depth, depth + LEVEL_BITS, hashes)
+            self.buckets = [Bucket(part, members, at, hashes) for part, members, at in parts]
 
     def leaves(self) -> list["Bucket"]:
         """Return the leaves below (or this one), in order."""
         return [self] if not self.buckets else [leaf for bucket in self.buckets for leaf in bucket.leaves()]
 
 
-def _split(name: str, deals: Sequence[str], depth: int, until: int) -> list[tuple[str, Sequence[str], int]]:
+def _split(
+    name: str, deals: Sequence[str], depth: int, until: int, hashes: Mapping[str, int]
+) -> list[tuple[str, Sequence[str], int]]:
     """Return (name, deals, depth) of the parts of these deals after as many splits as they need, down to `until`."""
     if len(deals) <= FAN_IN or depth == until:
         return [(name, deals, depth)]
     halves: tuple[list[str], list[str]] = ([], [])
     for deal in deals:
-        halves[_hash(deal) >> (HASH_BITS - 1 - depth) & 1].append(deal)
-    return [part for bit, half in enumerate(halves) if half for part in _split(f"{name}{bit}", half, depth + 1, until)]
+        halves[hashes[deal] >> (HASH_BITS - 1 - depth) & 1].append(deal)
+    return [
+        part
+        for bit, half in enumerate(halves)
+        if half
+        for part in _split(f"{name}{bit}", half, depth + 1, until, hashes)
+    ]
 
 
 def _hash(deal_id: str) -> int:
     return int.from_bytes(blake2b(deal_id.encode(), digest_size=HASH_BITS // 8).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Priced:
+    """What the jobs of one deal share."""
+
+    #: by block; the same for all, unless losses are sampled
+    specs: list[int]
+    #: the ELT, and the industry losses that trigger layers
+    elt: int
+    indices: tuple[int, ...]
+    subject: int
+    params: dict[str, Any]
+    #: of each layer, as they stand in keys
+    terms: list[dict[str, object]]
 
 
 class _Rollup:
@@ -86,7 +114,7 @@ class _Rollup:
         self.blocks = blocks_of(portfolio.trials)
         self.sum_spec = self.graph.spec("roll_up", 1, {"keep_members": False})
         self.leaf_spec = self.graph.spec("roll_up", 1, {"keep_members": True})
-        self.price_specs: dict[tuple[str, int], int] = {}
+        self.priced: dict[str, _Priced] = {}
         self.industry = {losses.index: losses.losses for losses in portfolio.indices}
         self.outwards: dict[str, list[Outwards]] = {}
         for contract in portfolio.outwards:
@@ -124,22 +152,29 @@ class _Rollup:
             yets.append(self.graph.job(spec, [self.catalogue], subject=subject, block=block, work=trials))
         return yets
 
-    def _price(self, deal: Deal, yet: int, block: int, affinity: int) -> int:
-        # Sampled losses are counted from the block's first trial, so each block has its own parameters.
-        of_block = block if self.portfolio.secondary_uncertainty else 0
-        spec = self.price_specs.get((deal.deal_id, of_block))
-        if spec is None:
-            params = canonical(price_params(self.portfolio, deal, self.blocks[block][0]))
-            spec = self.price_specs[deal.deal_id, of_block] = self.graph.spec("price_deal", 1, params)
-        inputs = [self.graph.external(f"i:{deal.elt}"), yet]
-        inputs += self._indices([layer.terms for layer in deal.layers])
-        work = self.blocks[block][1] * len(deal.layers)
-        subject = self.graph.subject(f"deal {deal.deal_id}")
-        return self.graph.job(spec, inputs, subject=subject, block=block, work=work, affinity=affinity)
+    def _priced(self, deal: Deal) -> _Priced:
+        """Register what a deal's jobs share, once, also where several groups hold the deal."""
+        known = self.priced.get(deal.deal_id)
+        if known is None:
+            terms = layer_terms(self.portfolio, deal)
+            params = price_params(self.portfolio, deal, terms)
+            # Sampled losses are counted from the block's first trial, so each block has its own parameters.
+            sampled = self.portfolio.secondary_uncertainty
+            of_block = [sampled_from(params, first) for first, _ in self.blocks] if sampled else [params]
+            specs = [self.graph.spec("price_deal", 1, each) for each in of_block]
+            known = self.priced[deal.deal_id] = _Priced(
+                specs=specs if sampled else specs * len(self.blocks),
+                elt=self.graph.external(f"i:{deal.elt}"),
+                indices=self._indices([layer.terms for layer in deal.layers]),
+                subject=self.graph.subject(f"deal {deal.deal_id}"),
+                params=params,
+                terms=terms,
+            )
+        return known
 
-    def _indices(self, layers: Sequence[Terms]) -> list[int]:
+    def _indices(self, layers: Sequence[Terms]) -> tuple[int, ...]:
         """Return the industry losses that trigger these layers, in the order of `index_names`."""
-        return [self.graph.external(f"i:{self.industry[name]}") for name in index_names(layers)]
+        return tuple(self.graph.external(f"i:{self.industry[name]}") for name in index_names(layers))
 
     def _own_deals(self, group: Group, yets: list[int], leaves: list[tuple[Bucket, list[int]]]) -> list[list[int]]:
         """Add a group's own deals; return the job that sums them for each block (as one list, or none)."""
@@ -148,10 +183,21 @@ class _Rollup:
         root = Bucket(f"group {group.group_id}/", group.deals)
         for leaf in root.leaves():
             subject = self.graph.subject(f"bucket {leaf.name}")
+            priced = [self._priced(self.deals[deal]) for deal in leaf.deals]
             sums = []
             for block, yet in enumerate(yets):
                 affinity, self.affinities = self.affinities, self.affinities + 1
-                deals = [self._price(self.deals[deal], yet, block, affinity) for deal in leaf.deals]
+                deals = [
+                    self.graph.job(
+                        deal.specs[block],
+                        (deal.elt, yet, *deal.indices),
+                        subject=deal.subject,
+                        block=block,
+                        work=self.blocks[block][1] * len(deal.terms),
+                        affinity=affinity,
+                    )
+                    for deal in priced
+                ]
                 sums.append(
                     self.graph.job(
                         self.leaf_spec, deals, subject=subject, block=block, work=len(deals), affinity=affinity
@@ -291,20 +337,17 @@ class _Rollup:
         self, leaf: Bucket, sums: list[int], yets: list[int], top: dict[str, int], left: list[int]
     ) -> int:
         deals = [self.deals[deal] for deal in leaf.deals]
-        params = allocate_params(self.portfolio, deals, len(self.blocks))
+        priced = [self.priced[deal] for deal in leaf.deals]
+        params = allocate_params(self.portfolio, deals, [deal.terms for deal in priced], len(self.blocks))
         inputs = [*yets, *sums, top["gross"]]
         if left:
             params["net"] = True
             inputs += [*left, top["net"]]
         subject, work = self.graph.subject(f"bucket {leaf.name}"), self.portfolio.trials
         if self.portfolio.pricing.cost_of_capital > 0:
-            tail = {
-                "blocks": len(self.blocks),
-                "deals": [price_params(self.portfolio, deal, 0) for deal in deals],
-            }
+            tail = {"blocks": len(self.blocks), "deals": [deal.params for deal in priced]}
             spec = self.graph.spec("price_tail", 1, tail)
-            own = [[self.graph.external(f"i:{d.elt}"), *self._indices([x.terms for x in d.layers])] for d in deals]
-            elts = [external for externals in own for external in externals]
+            elts = [external for deal in priced for external in (deal.elt, *deal.indices)]
             inputs.append(self.graph.job(spec, [*yets, top["gross"], *elts], subject=subject, work=work * len(deals)))
         return self.graph.job(self.graph.spec("allocate", 2, params), inputs, subject=subject, work=work)
 
@@ -326,16 +369,16 @@ def measure_name(group_id: str, perspective: str) -> str:
     return f"measure/{perspective}/{group_id}"
 
 
-def allocate_params(portfolio: Portfolio, deals: Sequence[Deal], blocks: int) -> dict[str, object]:
-    """Return the parameters of the allocation of one bucket: its deals and their layers, in the bucket's order."""
+def allocate_params(
+    portfolio: Portfolio, deals: Sequence[Deal], terms: Sequence[list[dict[str, object]]], blocks: int
+) -> dict[str, object]:
+    """Return the parameters of the allocation of one bucket: its deals, their layers and terms, in its order."""
     params: dict[str, object] = {
         "blocks": blocks,
         "deals": [deal.deal_id for deal in deals],
         "brokerage": [deal.brokerage for deal in deals],
         "layers": [[layer.layer_id for layer in deal.layers] for deal in deals],
-        "terms": [
-            [_terms(layer.terms.converted(portfolio.rate_of(deal.currency))) for layer in deal.layers] for deal in deals
-        ],
+        "terms": list(terms),
     }
     loads = portfolio.pricing.model_dump(exclude_defaults=True)
     if loads:
@@ -348,13 +391,19 @@ def index_names(layers: Sequence[Terms]) -> list[str]:
     return sorted({terms.index for terms in layers if terms.index is not None})
 
 
-def price_params(portfolio: Portfolio, deal: Deal, first_trial: int) -> dict[str, object]:
-    """Return the parameters of the price of a deal on the block that begins with this trial.
+def layer_terms(portfolio: Portfolio, deal: Deal) -> list[dict[str, object]]:
+    """Return the terms of a deal's layers in the portfolio's currency, as they stand in keys."""
+    rate = portfolio.rate_of(deal.currency)
+    return [_terms(layer.terms.converted(rate)) for layer in deal.layers]
+
+
+def price_params(portfolio: Portfolio, deal: Deal, terms: list[dict[str, object]]) -> dict[str, Any]:
+    """Return the parameters of the price of a deal, sampled losses as in the first block.
 
     What a deal does not use is left out, so that a term added later leaves old keys alone.
     """
     rate = portfolio.rate_of(deal.currency)
-    params: dict[str, object] = {"layers": [_terms(layer.terms.converted(rate)) for layer in deal.layers]}
+    params: dict[str, Any] = {"layers": terms}
     if rate != 1.0:
         params["rate"] = rate
     period = period_of(deal.inception, deal.expiry, portfolio.trial_year)
@@ -367,8 +416,13 @@ def price_params(portfolio: Portfolio, deal: Deal, first_trial: int) -> dict[str
     if names:
         params["indices"] = names
     if portfolio.secondary_uncertainty:
-        params["sampling"] = {"seed": portfolio.seed, "first_trial": first_trial, "stream": deal.elt}
+        params["sampling"] = {"seed": portfolio.seed, "first_trial": 0, "stream": deal.elt}
     return params
+
+
+def sampled_from(params: dict[str, Any], first_trial: int) -> dict[str, Any]:
+    """Return the parameters of a sampled price in the block that begins with this trial."""
+    return params | {"sampling": params["sampling"] | {"first_trial": first_trial}}
 
 
 def retro_params(portfolio: Portfolio, contracts: Sequence[Outwards]) -> dict[str, object]:
@@ -407,4 +461,5 @@ def _terms(terms: Terms) -> dict[str, object]:
 
 def rollup_graph(portfolio: Portfolio) -> JobGraph:
     """Return the jobs of a Risk Rollup of this portfolio, whatever is cached."""
-    return _Rollup(portfolio).build()
+    with collector_paused():
+        return _Rollup(portfolio).build()

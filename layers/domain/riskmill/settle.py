@@ -109,6 +109,16 @@ def unaccounted(
     return [job for job in planned if graph.key(job) not in seen]
 
 
+def promise_broken(graph: JobGraph, status: NDArray[np.uint8], missing: Iterable[str]) -> bool:
+    """Tell whether one of these missing inputs was thought to be there.
+
+    An input whose own job failed or did not end is missing too, and says nothing about the others.
+    """
+    index = key_index(graph)
+    jobs = [index[ref[2:]] for ref in missing if ref[0] == "p" and ref[2:] in index]
+    return bool(np.isin(status[jobs], AVAILABLE).any())
+
+
 def settle(
     graph: JobGraph,
     status: NDArray[np.uint8],

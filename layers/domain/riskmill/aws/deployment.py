@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,19 +106,29 @@ class Deployment:
                 return
             time.sleep(poll_seconds)
 
+    def has_ended(self, run_id: str) -> bool:
+        """Tell whether a run has ended; one that has not noted itself yet has not."""
+        try:
+            return self.control.run(run_id)["status"] in ENDED
+        except RiskmillError:
+            return False
+
     def cancel(self, run_id: str) -> list[dict[str, str]]:
         """Stop a run: flag it, stop its execution, wait for its batches, and mark every job that it did not finish.
 
         Raises RiskmillError for a run that has ended already.
         """
+        running = self.execution(run_id)[0] == "RUNNING"
+        if running:
+            self.control.begin_run(run_id)  # a run that was just started may not have noted itself yet
         if not self.control.cancel_run(run_id):
             raise RiskmillError(f"run {run_id} has ended: {self.control.run(run_id)['status']}")
-        if self.execution(run_id)[0] == "RUNNING":
+        if running:
             client("stepfunctions").stop_execution(
                 executionArn=self._execution_arn(run_id), error="Cancelled", cause="cancelled by the user"
             )
         deadline = time.monotonic() + DRAIN_SECONDS
-        while any("seconds" not in batch for batch in self.control.batches(run_id)) and time.monotonic() < deadline:
+        while _at_work(self.control.batches(run_id)) and time.monotonic() < deadline:
             time.sleep(0.5)
         unfinished = self.steps.unfinished(run_id)
         self.control.note(run_id, unfinished=len(unfinished))
@@ -146,6 +156,12 @@ class Deployment:
         if not runs:
             raise RiskmillError(f"no run yet in stack {self.stack_name!r}")
         return str(runs[0]["run_id"])
+
+
+def _at_work(batches: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a batch of the latest wave has not ended; one of an earlier wave that has not has died."""
+    latest = max(((batch["round"], batch["wave"]) for batch in batches), default=None)
+    return any((batch["round"], batch["wave"]) == latest and "seconds" not in batch for batch in batches)
 
 
 def _outputs(stack_name: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ from riskmill.run_files import (
     wave_file,
 )
 from riskmill.settings import Settings
-from riskmill.settle import AVAILABLE, JobStatus, Manifest, settle, unaccounted
+from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, settle, unaccounted
 
 #: Names in an error message; the whole list is in the run's files.
 NAMED = 10
@@ -88,7 +88,7 @@ class Steps:
 
     def plan(self, run_id: str, round_number: int) -> dict[str, Any]:
         """Prune, level and batch what must run, and write one file a wave. Returns counts only. Raises RunCancelled."""
-        if self.control.is_cancelled(run_id):
+        if self.control.is_over(run_id):
             raise RunCancelled(run_id)
         graph = self._graph(run_id)
         status = self._status(run_id, round_number)
@@ -133,7 +133,7 @@ class Steps:
     def run_batch(self, item: Mapping[str, Any], time_left: Callable[[], float], *, where: str) -> Manifest:
         """Run one batch as a wave's file names it, and write its manifest. Raises RunCancelled, TransientError."""
         run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
-        if self.control.is_cancelled(run_id):
+        if self.control.is_over(run_id):
             raise RunCancelled(run_id)
         facts = {name: item[name] for name in ("round", "wave", "jobs")} | {"where": where}
         attempt = self.control.begin_batch(run_id, batch_id, **facts)
@@ -165,7 +165,7 @@ class Steps:
                 return False
             last = time.monotonic()
             self.control.end_batch(run_id, batch_id, done=finished)
-            return self.control.is_cancelled(run_id)
+            return self.control.is_over(run_id)
 
         return stop_after
 
@@ -189,7 +189,8 @@ class Steps:
         if made or found:
             self.index.add([*made, *(graph.keys[job].tobytes() for job in found)])
         result = settle(graph, before, run, manifests, found=found, errors=errors)
-        vanished = self._vanished(graph, result.status) if suspect or missing else []
+        broken = bool(missing) and promise_broken(graph, result.status, missing)
+        vanished = self._vanished(graph, result.status) if suspect or broken else []
         if vanished:
             result = settle(graph, before, run, manifests, found=found, vanished=vanished, errors=errors)
         last = round_number + 1 >= self._max_rounds(run_id)
@@ -233,7 +234,8 @@ class Steps:
         """Return why what still had to run in the last round did not: named jobs, never a silent gap."""
         reasons: dict[int, str] = {}
         left = {key for manifest in manifests for key in manifest.left}
-        for job in np.flatnonzero(_to_run(graph, status)).tolist():
+        run = _to_run(graph, status)
+        for job in np.flatnonzero(run).tolist():
             gone = [ref for ref in graph.refs_of(job) if ref in missing and ref[0] == "i"]
             if gone:
                 reasons[job] = f"input {gone[0]} of the portfolio is not in the bucket: upload it again"
@@ -241,6 +243,12 @@ class Steps:
                 reasons[job] = "no attempt at this job ended: its worker was killed or ran out of time or memory"
             elif graph.key(job) in left:
                 reasons[job] = "its batch had no time left for it, in the last round as well"
+        if not reasons:
+            # nothing failed, but what was thought to be there vanished: name what could run, had there been a round
+            for job in np.flatnonzero(run).tolist():
+                inputs = graph.inputs_of(job)
+                if not run[inputs[inputs >= 0]].any():
+                    reasons[job] = "an output vanished from the bucket, and no round was left to make it again"
         return reasons
 
     def _note(self, run_id: str, status: NDArray[np.uint8], manifests: Sequence[Manifest]) -> None:

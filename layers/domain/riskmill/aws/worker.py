@@ -99,6 +99,7 @@ class Worker:
     def run(self) -> int:
         """Work until idle for too long or asked to stop. Returns the number of batches that were answered."""
         answered, last = 0, time.monotonic()
+        logger.info("waiting for work", extra={"queue": self._settings.queue_url})
         while not self._stop.is_set():
             if time.monotonic() - last > self._settings.idle_seconds:
                 logger.info("no work: ending", extra={"answered": answered})

@@ -30,7 +30,7 @@ SMALLEST_BIN_BITS = 14
 BINS = 1 + 2 * (UNIFORM_BITS - 1 - SMALLEST_BIN_BITS)
 
 MEANS = 39
-SDS = 31
+SDS = 27
 
 FILE = "beta_table.npy"
 

@@ -67,7 +67,9 @@ def fit_trend(counts: I64) -> TrendFit:
     """
     if counts.sum() == 0:
         raise ModelError("no events: no trend can be fitted")
-    test = stats.spearmanr(np.arange(counts.size), counts)
+    # Counts that are all alike have no ranks to correlate.
+    alike = counts.min() == counts.max()
+    rho, p_value = (0.0, 1.0) if alike else stats.spearmanr(np.arange(counts.size), counts)
     year = np.arange(counts.size) - (counts.size - 1) / 2
     design = np.column_stack([np.ones(counts.size), year])
     beta = np.array([np.log(counts.mean()), 0.0])
@@ -76,7 +78,7 @@ def fit_trend(counts: I64) -> TrendFit:
         step = np.linalg.solve(design.T @ (design * expected[:, None]), design.T @ (counts - expected))
         beta = beta + step
         if np.abs(step).max() < 1e-12:
-            return TrendFit(np.exp(design @ beta), float(np.expm1(beta[1])), float(test.statistic), float(test.pvalue))
+            return TrendFit(np.exp(design @ beta), float(np.expm1(beta[1])), float(rho), float(p_value))
     raise ModelError("the trend of the counts did not converge")
 
 
@@ -148,8 +150,9 @@ class TruncatedGpd:
         survival = 1 - probability * (1 - self._survival(np.asarray(self.maximum - self.threshold)))
         with np.errstate(divide="ignore"):
             if self.shape < _NEAR:
-                return self.threshold - self.scale * np.log(survival)
-            excess = self.scale / self.shape * (survival**-self.shape - 1)
+                excess = -self.scale * np.log(survival)
+            else:
+                excess = self.scale / self.shape * (survival**-self.shape - 1)
         return np.minimum(self.threshold + excess, self.maximum)
 
     def mean(self) -> float:
@@ -164,9 +167,10 @@ class TruncatedGpd:
         excess = self.quantile(probability) - self.threshold
         excess[-1] = self.maximum - self.threshold
         survival = self._survival(excess)
-        # With S(inf) = 0 the product below has the limit 0 (shape < 1).
-        tail = np.where(np.isfinite(excess), excess * survival, 0.0)
-        partial = self._integrated_survival(excess) - np.where(np.isfinite(tail), tail, 0.0)
+        # Without a maximum the product has the limit 0 (shape < 1).
+        tail = np.zeros(excess.size)
+        np.multiply(excess, survival, out=tail, where=np.isfinite(excess))
+        partial = self._integrated_survival(excess) - tail
         return self.threshold + np.diff(partial) / -np.diff(survival)
 
     def _survival(self, excess: F64) -> F64:

@@ -1,4 +1,4 @@
-"""Writes the keys of S3 events into a table, with the size of the batch that each came in; fails on keys that say so."""
+"""Writes the keys of S3 events into a table, with the size of the batch that each came in; fails on poison."""
 
 import json
 import os

@@ -1,0 +1,94 @@
+"""Fixtures of the AWS adapters' tests: moto for AWS, a real Valkey server for the cache."""
+
+import os
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto import mock_aws
+from redis import Redis
+
+from mock_cloud import REGION, create_control_table, valkey
+from riskmill.aws import clients, runtime, steps
+from riskmill.settings import Settings
+
+BUCKET, TABLE, QUEUE = "riskmill-data", "riskmill-control", "riskmill-index"
+
+
+def _forget_clients() -> None:
+    for cached in (clients.client, clients.redis_client, runtime.steps, steps._outputs):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def aws_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """No credentials, region or endpoint but the test's own, and no client of another test."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    _forget_clients()
+    yield monkeypatch
+    _forget_clients()
+
+
+@pytest.fixture
+def endpoint(aws_environment: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Point every client at one URL; a request is tried three times, without the waits in between."""
+    monkeypatch = aws_environment
+    fewer = clients.CONFIG.merge(Config(retries={"mode": "adaptive", "total_max_attempts": 3}))
+    monkeypatch.setattr(clients, "CONFIG", fewer)
+    monkeypatch.setattr("riskmill.aws.control.CONFIG", fewer)
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("botocore.retries.bucket.TokenBucket.acquire", lambda *_, **__: True)
+
+    def use(url: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+
+    return use
+
+
+@pytest.fixture
+def aws(aws_environment: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """An account of moto's with our bucket, control table and index queue; gives their names and plain clients."""
+    with mock_aws():
+        s3: Any = boto3.client("s3")
+        sqs, dynamodb = boto3.client("sqs"), boto3.client("dynamodb")
+        s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        create_control_table(dynamodb, TABLE)
+        queue_url = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
+        yield SimpleNamespace(bucket=BUCKET, table=TABLE, queue_url=queue_url, s3=s3, sqs=sqs, dynamodb=dynamodb)
+
+
+@pytest.fixture(scope="session")
+def valkey_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real server, stopped at the end of the session."""
+    with valkey(tmp_path_factory.mktemp("valkey")) as port:
+        yield port
+
+
+@pytest.fixture
+def cache(valkey_port: int) -> Iterator[Any]:
+    """A client of the real server, emptied before and after."""
+    with Redis(port=valkey_port) as client:
+        client.flushall()
+        yield client
+        client.flushall()
+
+
+@pytest.fixture
+def settings(aws: SimpleNamespace, cache: Any, valkey_port: int) -> Settings:
+    """Settings that name moto's resources and the real server."""
+    return Settings(
+        bucket=aws.bucket,
+        control_table=aws.table,
+        index_queue_url=aws.queue_url,
+        redis_host="127.0.0.1",
+        redis_port=valkey_port,
+    )
