@@ -379,6 +379,15 @@ def test_a_machines_timeout_covers_what_it_waits_for() -> None:
     assert definition("risk_rollup")["States"]["Plan"]["TimeoutSeconds"] > planner["TimeoutSeconds"]
 
 
+# ---- the guide to AWS
+
+
+def test_the_guide_to_aws_names_every_parameter_with_its_default() -> None:
+    guide = (ROOT / "docs" / "aws.md").read_text()
+    described = re.findall(r"^\| `([A-Z]\w+)` \| `?([^|`]+?)`? \|", guide, flags=re.MULTILINE)
+    assert dict(described) == {name: str(given["Default"]) for name, given in TEMPLATE["Parameters"].items()}
+
+
 # ---- the network
 
 

@@ -13,7 +13,7 @@ from riskmill.aws.control import ControlTable
 from riskmill.aws.index import OutputIndex
 from riskmill.aws.runtime import steps
 from riskmill.aws.steps import _innermost
-from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, TransientError
+from riskmill.errors import AccessRefused, MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, TransientError
 from riskmill.index_events import names_message
 from riskmill.jobs import content_key, object_name
 from riskmill.run_files import errors_file, manifest_folder, result_file, unfinished_file
@@ -373,7 +373,10 @@ def test_an_input_of_the_portfolio_that_is_not_there_is_named_when_the_run_gives
     machine.delete(object_name(f"i:{lost}"))
     ended = machine.run("run", key)
     assert ended["error"] == "JobsFailed"
-    assert f"price_deal deal D2 block 0: input i:{lost} of the portfolio is not in the bucket" in ended["cause"]
+    assert (
+        f"price_deal deal D2 block 0: input i:{lost} is not in the bucket: `riskmill upload --check` puts it back"
+        in ended["cause"]
+    )
     assert len(machine.called("settle_round")) == 2
 
 
@@ -475,6 +478,27 @@ def test_a_fault_of_the_platform_ends_a_batch_without_blaming_a_job(
             machine.call("run_batch", machine.items("run", 0, 0)[0])
     machine.run_waves("run", plan)
     assert machine.call("settle_round", {"run_id": "run", "round": 0})["outcome"] == "complete"
+
+
+def test_an_action_that_is_refused_ends_the_run_after_one_round_with_the_refusal_named(
+    machine: Machine, tiny: TinyPortfolio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the deployment does not go away by planning again, and is not blamed on a killed worker."""
+
+    def refuse(*_: object) -> bool:
+        raise AccessRefused("PUT: AccessDenied")
+
+    monkeypatch.setattr("riskmill.aws.objects.Bucket.put_new", refuse)
+    plan = machine.plan("run", machine.upload(tiny), {})
+    with pytest.raises(AccessRefused):
+        machine.call("run_batch", machine.items("run", 0, 0)[0])
+    machine.run_waves("run", plan)
+    settled = machine.call("settle_round", {"run_id": "run", "round": 0})
+    assert settled["outcome"] == "failed"
+    ended = machine.fail("run", "JobsFailed", "")
+    assert "no attempt at this job ended: AccessRefused: PUT: AccessDenied" in ended["cause"]
+    assert ended["noted"] is True
+    assert machine.fail("run", "FAILED", "")["noted"] is False  # EventBridge reports the same end again
 
 
 # ---- cancelled runs
