@@ -75,7 +75,8 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
         lambda d: (d.update(trials=0, extra=1), d.pop("seed")),
         [
             "portfolio: extra: is not a known field (allowed: format, name, description, currency, as_at, trials, "
-            "seed, group, catalogue, deals, groups, outwards)",
+            "seed, group, catalogue, deals, groups, outwards, trial_year, secondary_uncertainty, pricing, "
+            "rates, indices)",
             "portfolio: trials: 0 is below 1 (allowed: 1 to 10,000,000)",
             "portfolio: seed: is missing (allowed: 0 to 9,223,372,036,854,775,807)",
         ],
@@ -112,7 +113,10 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "another currency": (
         lambda d: d["deals"][1].update(currency="EUR"),
-        ["portfolio: deals[1].currency: 'EUR' is not the portfolio's currency 'USD' (allowed: USD)"],
+        [
+            "portfolio: deals[1].currency: 'EUR' is not the portfolio's currency 'USD' and has no rate on or before "
+            "its as-at date (allowed: USD, or a currency in rates)"
+        ],
     ),
     "dates": (
         lambda d: d["deals"][1].update(expiry="2024-12-31"),

@@ -206,14 +206,18 @@ def test_the_outwards_table_may_be_left_out_or_empty(tmp_path: Path) -> None:
 
 NO_OBJECT = (
     "portfolio.json: [] is not an object "
-    "(allowed: an object with format, name, description, currency, as_at, trials, seed, group)"
+    "(allowed: an object with format, name, description, currency, as_at, trials, seed, group, trial_year, "
+    "secondary_uncertainty, pricing)"
 )
 
 #: One change of the tiny folder, and exactly the faults that it gives.
 ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
     "wrong currency": (
         cell("deals", 0, "currency", "EUR"),
-        ["deals.csv:2: currency: 'EUR' is not the portfolio's currency 'USD' (allowed: USD)"],
+        [
+            "deals.csv:2: currency: 'EUR' is not the portfolio's currency 'USD' and has no rate on or before its as-at "
+            "date (allowed: USD, or a currency in rates)"
+        ],
     ),
     "empty cell": (
         cell("deals", 1, "cedant", ""),
@@ -276,7 +280,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
     ),
     "unknown type": (
         cell("layers", 0, "type", "XOL"),
-        ["layers.csv:2: type: 'XOL' is not known (allowed: QS, CXL, AXL, SL)"],
+        ["layers.csv:2: type: 'XOL' is not known (allowed: QS, SS, FAC, PR, CXL, AXL, SL)"],
     ),
     "unknown frequency": (
         cell("perils", 1, "frequency", "Poisson"),
@@ -572,7 +576,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         raw("outward.csv", b"contract_id\n"),
         [
             "outward.csv: is not a table of a portfolio (did you mean outwards.csv?) "
-            "(allowed: perils, events, elts, deals, layers, groups, outwards)"
+            "(allowed: perils, events, elts, deals, layers, groups, outwards, rates, industry_losses)"
         ],
     ),
     "empty file": (raw("elts.csv", b""), ["elts.csv: is empty (allowed: a header and at least one row)"]),
@@ -705,7 +709,8 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         head(trails=5),
         [
             "portfolio.json: trails: is not a known field (did you mean trials?) "
-            "(allowed: format, name, description, currency, as_at, trials, seed, group)"
+            "(allowed: format, name, description, currency, as_at, trials, seed, group, trial_year, "
+            "secondary_uncertainty, pricing)"
         ],
     ),
     "missing field": (

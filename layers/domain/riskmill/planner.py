@@ -31,6 +31,9 @@ DEFAULT_RATES: dict[str, float] = {
     "apply_retro": 3e-7,
     "measure": 3e-7,
     "allocate": 2e-7,
+    "retained": 1e-7,
+    "price_tail": 5e-9,
+    "compare_groups": 1e-2,
     "tabulate_deals": 1e-3,
 }
 

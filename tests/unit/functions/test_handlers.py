@@ -25,8 +25,9 @@ type Cache = Any
 
 EVENTS = ROOT / "events"
 
-#: 1 year-event table, 4 prices, 2 buckets, their sum, 1 retro, the net sum, 3 + 1 + 3 measures, 2 allocations, 1 table
-ALL_JOBS = 20
+#: 1 year-event table, 4 prices, 2 buckets, their sum, 1 retro, the net sum, 3 + 1 + 3 measures, 1 comparison,
+#: what 2 paths of contracts leave, 2 allocations, 1 table
+ALL_JOBS = 23
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +112,7 @@ def test_settle_round_on_its_event(machine: Machine, tiny: TinyPortfolio, cache:
     assert machine.call("settle_round", event) == {"outcome": "complete", "round": 1, "remaining": 0, "failed": 0}
     assert OutputIndex(cache).count() == ALL_JOBS, "the next run need not wait for S3's events"
     assert machine.facts(event["run_id"])["computed"] == ALL_JOBS
-    assert set(ControlTable(machine.aws.table).rates()) >= {"price_deal@1", "simulate_years@1", "measure@1"}
+    assert set(ControlTable(machine.aws.table).rates()) >= {"price_deal@1", "simulate_years@1", "measure@2"}
 
 
 def test_publish_results_on_its_event(machine: Machine, tiny: TinyPortfolio) -> None:
@@ -208,6 +209,9 @@ def test_after_one_deal_changed_exactly_its_path_is_computed(machine: Machine, t
         "measure group all gross block 0",
         "measure group all net block 0",
         "measure group all ceded block 0",
+        "compare_groups groups EU to US block 0",
+        "retained tail after 0 sets of outwards contracts block 0",
+        "retained tail after 1 sets of outwards contracts block 0",
         "allocate bucket group EU/ block 0",
         "allocate bucket group US/ block 0",
         "tabulate_deals deals of the portfolio block 0",
