@@ -56,7 +56,3 @@ class WorkerDied(RiskmillError):
 
 class BatchBusy(RiskmillError):
     """Another worker is at this batch: its message was delivered twice. It is left to come back later."""
-
-
-class RunFailed(RiskmillError):
-    """A run ended without all of its results; the message names the jobs that failed."""

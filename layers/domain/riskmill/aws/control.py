@@ -110,8 +110,8 @@ class ControlTable:
             )
         return [dict(_plain(item)) | {"run_id": item["sk"]} for item in answer["Items"]]
 
-    def update_run(self, run_id: str, **facts: Any) -> None:
-        """Set facts of a run. A run that has ended keeps its status, and demands nothing any more."""
+    def update_run(self, run_id: str, **facts: Any) -> bool:
+        """Set facts of a run; tell whether they were set. A run that has ended keeps its status and demands nothing."""
         names = {f"#{name}": name for name in facts}
         values = {f":{name}": _stored(value) for name, value in facts.items()}
         condition = "attribute_exists(pk)"
@@ -132,6 +132,8 @@ class ControlTable:
                 if code_of(error) != "ConditionalCheckFailedException":
                     raise
                 self.run(run_id)  # raises for a run that does not exist; one that has ended is left as it is
+                return False
+        return True
 
     def note(self, run_id: str, **facts: Any) -> None:
         """Add facts to a run, also to one that has ended."""
@@ -161,9 +163,10 @@ class ControlTable:
                 return False
         return True
 
-    def is_cancelled(self, run_id: str) -> bool:
-        """Tell whether a run was cancelled."""
-        return bool(self.run(run_id).get("cancelled"))
+    def is_over(self, run_id: str) -> bool:
+        """Tell whether a run no longer wants work: it was cancelled, or it has ended in another way."""
+        run = self.run(run_id)
+        return bool(run.get("cancelled")) or run["status"] != "RUNNING"
 
     def begin_batch(self, run_id: str, batch_id: str, **facts: Any) -> int:
         """Note that an attempt at a batch begins, and return its number (1 is the first).
