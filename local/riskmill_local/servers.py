@@ -14,7 +14,7 @@ from pathlib import Path
 
 from riskmill.errors import RiskmillError
 from riskmill_local import processes
-from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV
+from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV, TTL_SECONDS
 from riskmill_local.processes import REDIS_NAMES, Started, free_port
 
 REGION = "eu-west-1"
@@ -143,6 +143,7 @@ def start_ministack(layout: Layout, cloud_id: str, redis_port: int) -> tuple[Sta
             "LOG_LEVEL": os.environ.get("RISKMILL_LOCAL_LOG_LEVEL", "WARNING"),
             "LAMBDA_ACCOUNT_CONCURRENCY": os.environ.get("LAMBDA_ACCOUNT_CONCURRENCY", str(ACCOUNT_CONCURRENCY)),
             ARTEFACTS: str(layout.artefacts),
+            TTL_SECONDS: os.environ.get(TTL_SECONDS, "5"),
             HANDLER_ENV: json.dumps(HANDLER_VARIABLES),
         }
 
