@@ -172,3 +172,11 @@ def create_control_table(dynamodb: Any, name: str) -> None:
     properties = template()["Resources"]["ControlTable"]["Properties"]
     wanted = ("AttributeDefinitions", "KeySchema", "LocalSecondaryIndexes", "GlobalSecondaryIndexes", "BillingMode")
     dynamodb.create_table(TableName=name, **{key: properties[key] for key in wanted if key in properties})
+
+
+def create_expiry_table(dynamodb: Any, name: str) -> None:
+    """Create the expiry table with the template's key."""
+    properties = template()["Resources"]["ExpiryTable"]["Properties"]
+    dynamodb.create_table(
+        TableName=name, **{key: properties[key] for key in ("AttributeDefinitions", "KeySchema", "BillingMode")}
+    )

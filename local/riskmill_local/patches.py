@@ -280,8 +280,7 @@ def stream_batch_failures() -> None:
         lambda_svc,
         "_poll_kinesis",
         (
-            "                result = _execute_function(func_rec, event)\n\n"
-            '                if result.get("error"):\n',
+            '                result = _execute_function(func_rec, event)\n\n                if result.get("error"):\n',
             "                result = _execute_function(func_rec, event)\n"
             "                again = _riskmill_streams.again_from(esm, shard_id, result, records)\n"
             '                if again is not None and not result.get("error"):\n'
@@ -296,8 +295,7 @@ def stream_batch_failures() -> None:
         "_poll_dynamodb_streams",
         ("            raw_len = len(batch)\n", "            raw_len = len(batch)\n            raw_batch = batch\n"),
         (
-            "            result = _execute_function(func_rec, event)\n\n"
-            '            if result.get("error"):\n',
+            '            result = _execute_function(func_rec, event)\n\n            if result.get("error"):\n',
             "            result = _execute_function(func_rec, event)\n"
             "            again = _riskmill_streams.again_from(esm, table_name, result, batch)\n"
             '            if again is not None and not result.get("error"):\n'

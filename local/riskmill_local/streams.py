@@ -108,7 +108,9 @@ def number_of(record: dict[str, Any]) -> str:
     return str(inner.get("sequenceNumber") or inner.get("SequenceNumber"))
 
 
-def again_from(mapping: dict[str, Any], shard: str, result: dict[str, Any], records: list[dict[str, Any]]) -> str | None:
+def again_from(
+    mapping: dict[str, Any], shard: str, result: dict[str, Any], records: list[dict[str, Any]]
+) -> str | None:
     """Return the sequence number from which a batch comes again, or None if all of it is done with.
 
     Partial batch answers are honoured. A batch that fails more often than MaximumRetryAttempts, or is older than

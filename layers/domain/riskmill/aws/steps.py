@@ -218,7 +218,7 @@ class Steps:
         found = [job for job in lost if object_name(f"p:{graph.key(job)}") not in absent]
         missing = {ref for manifest in manifests for ref in manifest.missing.values()}
         errors = {int(job): str(error) for job, error in self._errors(run_id).items()}
-        indexed = self._index_made(run_id, manifests)
+        self._index_made(run_id, manifests)
         result = settle(graph, before, run, manifests, found=found, errors=errors)
         broken = bool(missing) and promise_broken(graph, result.status, missing)
         vanished = self._vanished(graph, result.status) if suspect or broken else []
@@ -236,31 +236,20 @@ class Steps:
         self._put_status(run_id, round_number + 1, result.status)
         self._note(run_id, result.status, manifests)
         outcome = "failed" if result.outcome == "replan" and last else result.outcome
-        return {
-            "outcome": outcome,
-            "round": round_number + 1,
-            "remaining": result.remaining,
-            "failed": len(errors),
-            "indexed": indexed,
-        }
+        return {"outcome": outcome, "round": round_number + 1, "remaining": result.remaining, "failed": len(errors)}
 
-    def _index_made(self, run_id: str, manifests: Sequence[Manifest]) -> int:
-        """Index what this run wrote without waiting for the events; return how many keys.
+    def _index_made(self, run_id: str, manifests: Sequence[Manifest]) -> None:
+        """Index what this run wrote without waiting for the events.
 
         What it found there is left to its message on the index queue, which knows its age. The cache is never waited
         for: when it is away, the events bring the keys later.
         """
         found = {key for manifest in manifests for key in manifest.found}
-        made = [key for manifest in manifests for key in manifest.done if key not in found]
-        if not made:
-            return 0
         # Whatever the run wrote, it wrote after its start: the earliest time errs towards computing again.
         at = expires_at(float(self.control.run(run_id)["started"]), self.settings.retention_seconds)
-        try:
-            self.index.add({bytes.fromhex(key): at for key in made})
-        except TransientError:
-            return 0
-        return len(made)
+        made = {bytes.fromhex(key): at for manifest in manifests for key in manifest.done if key not in found}
+        with suppress(TransientError):
+            self.index.add(made)
 
     def _vanished(self, graph: JobGraph, status: NDArray[np.uint8]) -> list[int]:
         """Look at all outputs that the rest of the run relies on, its results among them, and un-index what is gone.
