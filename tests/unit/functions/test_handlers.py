@@ -240,6 +240,16 @@ def test_rebuild_partition_on_its_event(machine: Machine, cache: Cache) -> None:
     assert members(cache) == {there}
 
 
+def test_a_rebuild_indexes_nothing_whose_expiry_cannot_be_sent(
+    machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.aws.s3.put_object(Bucket=machine.aws.bucket, Key=object_name(f"p:{'50' * 16}"), Body=b"x")
+    monkeypatch.setattr("riskmill.aws.expiries.ExpiryStream.put_some", lambda _, times: set(times))
+    with pytest.raises(TransientError, match="1 expiries of partition 50 could not be sent"):
+        machine.call("rebuild_partition", {"partition": 80})
+    assert members(cache) == set()
+
+
 def test_inspect_cache_on_its_event_and_on_others(machine: Machine, cache: Cache) -> None:
     event = event_of("inspect_cache")
     (key,) = event["keys"]

@@ -70,7 +70,7 @@ class CacheSteps:
         return batch.failures()
 
     def _send_expiries(self, times: Mapping[bytes, int]) -> set[bytes]:
-        """Send expiries on their way and return the keys that could not be; keys that expire by themselves need none."""
+        """Send expiries on their way, where keys need one, and return the keys whose could not be sent."""
         return set() if self.index.expires else self.stream.put_some(times)
 
     def _reject(
