@@ -5,7 +5,7 @@ An output is written to S3 at some moment `written` (S3's clock). Three times fo
 | time | what happens |
 |---|---|
 | `written` + 0.9 x retention | a worker that makes the job again writes the object anew, and does not leave it |
-| `written` + retention = `expires_at` | the key leaves the cache, sooner or later (DynamoDB's TTL takes minutes to days) |
+| `written` + retention = `expires_at` | the key leaves the cache (by DynamoDB's TTL: minutes to days late) |
 | `written` + retention + MARGIN_DAYS | S3's lifecycle deletes the object |
 
 So whatever the cache promises can be read for as long as a key leaves it less than MARGIN_DAYS late. docs/cache.md goes

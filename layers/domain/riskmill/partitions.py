@@ -22,11 +22,6 @@ def outputs_hash(partition: int) -> str:
     return f"expiring:{{{partition:02x}}}"
 
 
-def plan_set(partition: int, run_id: str) -> str:
-    """Return the name of the set of a run's planned keys of a partition; it lives in the same slot as the outputs."""
-    return f"plan:{{{partition:02x}}}:{run_id}"
-
-
 def by_partition(keys: Iterable[bytes]) -> dict[int, list[bytes]]:
     """Return 16-byte keys grouped by partition. Raises ValueError for a key of another length."""
     partitions: dict[int, list[bytes]] = {}

@@ -102,7 +102,7 @@ class Steps:
         Without the cache the answer is the same: one LIST for a thousand outputs of all runs, prefixes side by side.
         """
         graph = self._graph(run_id)
-        cached = self._listed(graph) if without_cache else self.index.look_up(graph.keys, run_id)
+        cached = self._listed(graph) if without_cache else self.index.look_up(graph.keys)
         status = np.where(cached, JobStatus.CACHED, JobStatus.UNKNOWN).astype(np.uint8)
         self._put_status(run_id, 0, status)
         return {"cached": int(np.count_nonzero(cached))}
