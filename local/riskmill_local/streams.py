@@ -114,7 +114,7 @@ def again_from(
     """Return the sequence number from which a batch comes again, or None if all of it is done with.
 
     Partial batch answers are honoured. A batch that fails more often than MaximumRetryAttempts, or is older than
-    MaximumRecordAgeInSeconds, is passed over and goes to the OnFailure queue (its position, as on AWS, not its records).
+    MaximumRecordAgeInSeconds, is passed over and goes to the OnFailure queue (its position only, as on AWS).
     https://docs.aws.amazon.com/lambda/latest/dg/services-kinesis-batchfailurereporting.html
     """
     numbers = [number_of(record) for record in records]

@@ -1,4 +1,4 @@
-"""Losing the cache costs time, not a run: flushed, away or rebuilt while runs go on; and the commands that look at it."""
+"""Losing the cache costs time, not a run: flushed, away or rebuilt while runs go on; and the commands for it."""
 
 import json
 from collections.abc import Iterator

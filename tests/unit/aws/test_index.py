@@ -13,7 +13,6 @@ from redis.retry import Retry
 from mock_cloud import free_port, valkey
 from riskmill.aws.index import CHUNK, ExpiringIndex, OutputIndex
 from riskmill.errors import TransientError
-from riskmill.partitions import outputs_set
 
 #: No second try, so that a fault shows at once.
 ONCE = Retry(NoBackoff(), 0)
@@ -124,7 +123,7 @@ def test_keys_of_a_partition_that_cannot_be_written_are_returned_and_the_others_
     cache.set(index._name(0xAB), "somebody's string")
     bad, good = [b"\xab" * 16, b"\xab" + b"\x01" * 15], [b"\x00" * 16, b"\xff" * 16]
     assert index.add_some([good[0], *bad, good[1]]) == set(bad)
-    cache.delete(outputs_set(0xAB))
+    cache.delete(index._name(0xAB))
     assert index.look_up(matrix([*good, *bad])).tolist() == [True, True, False, False]
 
 
