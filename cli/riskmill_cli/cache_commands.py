@@ -103,7 +103,7 @@ def why(keys: Keys, cloud: Cloud = "auto", stack: Stack = STACK, as_json: Json =
 def list_letters(
     queue: Queue = None, limit: Limit = 100, cloud: Cloud = "auto", stack: Stack = STACK, as_json: Json = False
 ) -> None:
-    """List dead letters with their errors. They stay where they are (and are hidden from others for seconds)."""
+    """List dead letters with their errors. They stay where they are."""
     with told(as_json):
         admin = _admin(cloud, stack)
         rows = [

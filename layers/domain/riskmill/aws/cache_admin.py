@@ -22,8 +22,8 @@ FUNCTIONS = {
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
 RECEIVE = 10
 
-#: Seconds for which a message that is looked at is hidden from others; and of one that is replayed.
-PEEK_SECONDS, REPLAY_SECONDS = 5, 120
+#: Seconds for which a message that we hold is hidden from others, should we die with it.
+HIDDEN_SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,10 @@ class CacheAdmin:
 
     def dead_letters(self, queue: str | None, *, limit: int) -> list[Held]:
         """Return dead letters, of one queue or of all, without taking them out."""
-        return [held for name in self._named(queue) for held in self._receive(name, limit, PEEK_SECONDS)]
+        found = [held for name in self._named(queue) for held in self._receive(name, limit)]
+        for held in found:
+            self._release(held)
+        return found
 
     def replay(self, queue: str | None, ids: Collection[str], *, limit: int) -> dict[str, list[str]]:
         """Replay dead letters (all if `ids` is empty); return ids by what became of them. What fails again stays."""
@@ -104,13 +107,13 @@ class CacheAdmin:
         sqs = client("sqs")
         for name in self._named(queue):
             url = self.queues()[name]
-            for held in self._receive(name, limit, REPLAY_SECONDS):
+            for held in self._receive(name, limit):
                 wanted = not ids or held.message_id in ids
                 what = act(held) if wanted else ""
                 if what in ("replayed", "dropped"):
                     sqs.delete_message(QueueUrl=url, ReceiptHandle=held.receipt)
                 else:
-                    sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=held.receipt, VisibilityTimeout=0)
+                    self._release(held)
                 if wanted:
                     ended.setdefault(what, []).append(held.message_id)
         return ended
@@ -125,9 +128,14 @@ class CacheAdmin:
             return "failed again" if answer.get("batchItemFailures") else "replayed"
         return "cannot be replayed"
 
-    def _receive(self, queue: str, limit: int, seconds: int) -> list[Held]:
+    def _release(self, held: Held) -> None:
+        """Let others, and our next look, see the message at once."""
+        url = self.queues()[held.queue]
+        client("sqs").change_message_visibility(QueueUrl=url, ReceiptHandle=held.receipt, VisibilityTimeout=0)
+
+    def _receive(self, queue: str, limit: int) -> list[Held]:
         found: dict[str, Held] = {}
-        for message in self._messages(self.queues()[queue], limit, seconds):
+        for message in self._messages(self.queues()[queue], limit):
             identity = str(message["MessageId"])
             sent = float(message.get("Attributes", {}).get("SentTimestamp", 0)) / 1000
             letter = read_dead_letter(message["Body"])
@@ -135,14 +143,14 @@ class CacheAdmin:
         return list(found.values())
 
     @staticmethod
-    def _messages(url: str, limit: int, seconds: int) -> Iterator[dict[str, Any]]:
+    def _messages(url: str, limit: int) -> Iterator[dict[str, Any]]:
         """Yield messages until none, or one that was seen, comes."""
         seen: set[str] = set()
         while len(seen) < limit:
             answer = client("sqs").receive_message(
                 QueueUrl=url,
                 MaxNumberOfMessages=min(RECEIVE, limit - len(seen)),
-                VisibilityTimeout=seconds,
+                VisibilityTimeout=HIDDEN_SECONDS,
                 WaitTimeSeconds=1,
                 AttributeNames=["SentTimestamp"],
             )
