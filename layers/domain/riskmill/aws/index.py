@@ -4,6 +4,7 @@ S3 is the truth, this is an index of it: losing it costs time, never a result.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,17 +51,18 @@ class OutputIndex:
         each. Writing the plan to sets and intersecting takes three times as long (benchmarks/cache.py): every key is
         stored once more there, and comes back whole.
         """
-        flat = keys.tobytes()
-        numbers = {flat[at : at + 16]: at // 16 for at in range(0, len(flat), 16)}
+        order = np.argsort(keys[:, 0], kind="stable")
+        first_bytes = keys[order, 0]
+        flat = keys[order].tobytes()
+        bounds = np.searchsorted(first_bytes, np.arange(PARTITIONS + 1)).tolist()
         pipeline = self._redis.pipeline(transaction=False)
-        asked: list[bytes] = []
-        for partition, members in by_partition(numbers).items():
-            for at in range(0, len(members), CHUNK):
-                self._ask(pipeline, self._name(partition), members[at : at + CHUNK])
-            asked.extend(members)
-        answers = [answer for part in self._execute(pipeline) for answer in part] if asked else []
+        for partition, (begin, end) in enumerate(pairwise(bounds)):
+            for at in range(begin, end, CHUNK):
+                chunk = [flat[16 * n : 16 * n + 16] for n in range(at, min(at + CHUNK, end))]
+                self._ask(pipeline, self._name(partition), chunk)
+        answers = self._execute(pipeline) if len(keys) else []
         found = np.zeros(len(keys), dtype=np.bool_)
-        found[[numbers[key] for key, answer in zip(asked, answers, strict=True) if self._is_there(answer)]] = True
+        found[order] = [there for answer in answers for there in self._there(answer)]
         return found
 
     @staticmethod
@@ -68,8 +70,8 @@ class OutputIndex:
         pipeline.smismember(name, keys)
 
     @staticmethod
-    def _is_there(answer: Any) -> bool:
-        return bool(answer)
+    def _there(answer: list[Any]) -> list[Any]:
+        return answer  # ones and zeros
 
     def add(self, keys: Iterable[bytes]) -> None:
         """Add keys (or key -> expires_at, as a mapping); all or an error."""
@@ -170,8 +172,8 @@ class ExpiringIndex(OutputIndex):
         pipeline.hmget(name, keys)
 
     @staticmethod
-    def _is_there(answer: Any) -> bool:
-        return answer is not None  # the value is empty
+    def _there(answer: list[Any]) -> list[Any]:
+        return [value is not None for value in answer]  # the value is empty
 
     def add(self, keys: Iterable[bytes]) -> None:
         """Add key -> expires_at; all or an error. A time that has passed adds nothing."""
