@@ -40,7 +40,7 @@ def read_dead_letter(body: str) -> DeadLetter:
     if isinstance(content, dict) and {"function", "error", "record"} <= content.keys():
         return _rejected(content)
     if isinstance(content, dict) and ("KinesisBatchInfo" in content or "DDBStreamBatchInfo" in content):
-        info = content.get("KinesisBatchInfo", content.get("DDBStreamBatchInfo"))
+        info = content["KinesisBatchInfo"] if "KinesisBatchInfo" in content else content["DDBStreamBatchInfo"]
         condition = content.get("requestContext", {}).get("condition", "unknown")
         excerpt = f"{info.get('batchSize')} records from {info.get('startSequenceNumber')} of {info.get('streamArn')}"
         return DeadLetter(f"given up: {condition}", "none", excerpt=excerpt)
