@@ -174,7 +174,12 @@ def test_a_task_waits_longer_than_its_function_may_take(machine: str) -> None:
 
 
 def test_distributed_maps_lose_nothing_to_awss_limits() -> None:
-    maps = [(name, state) for machine in MACHINES for name, state in states(machine) if state["Type"] == "Map"]
+    maps = [
+        (name, state)
+        for machine in MACHINES
+        for name, state in states(machine)
+        if state["Type"] == "Map" and state["ItemProcessor"]["ProcessorConfig"]["Mode"] != "INLINE"
+    ]
     assert maps
     for name, state in maps:
         processor = state["ItemProcessor"]
@@ -301,7 +306,8 @@ def test_a_state_carries_counts_only_so_its_payload_is_bounded(machine: str) -> 
 
 def policies(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for policy in properties.get("Policies", []):
-        yield from policy.get("PolicyDocument", policy)["Statement"]
+        for statement in policy.get("PolicyDocument", policy)["Statement"]:
+            yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 
 def as_list(value: Any) -> list[Any]:
@@ -394,13 +400,32 @@ def test_the_guide_to_aws_names_every_parameter_with_its_default() -> None:
 def test_the_network_takes_its_addresses_and_zones_from_parameters_of_the_same_form() -> None:
     own, nested = TEMPLATE["Parameters"], template("templates/network.yaml")["Parameters"]
     given = RESOURCES["Network"]["Properties"]["Parameters"]
-    assert {name: value["Ref"] for name, value in given.items() if isinstance(value, dict)} == {
+    assert {name: value["Ref"] for name, value in given.items() if "Ref" in value} == {
         "Cidr": "NetworkCidr",
         "Zones": "NetworkZones",
     }
     for inner, outer in (("Cidr", "NetworkCidr"), ("Zones", "NetworkZones")):
         for rule in ("Type", "Default", "AllowedPattern", "AllowedValues"):
             assert own[outer].get(rule) == nested[inner].get(rule)
+
+
+def test_what_the_network_is_to_call_has_an_endpoint_in_it() -> None:
+    """SQS always (dead letters), Kinesis while the expiry flow is there; S3 and DynamoDB have gateways."""
+    assert RESOURCES["Network"]["Properties"]["Parameters"]["InterfaceEndpoints"] == {
+        "Fn::If": ["ExpiryFlow", "cache", "sqs"]
+    }
+    endpoints = template("templates/network.yaml")["Resources"]
+    assert "Condition" not in endpoints["SqsEndpoint"]
+    assert "Condition" not in endpoints["EndpointSecurityGroup"]
+    assert endpoints["KinesisEndpoint"]["Condition"] == "WithKinesis"
+    inside = [properties for properties in FUNCTIONS.values() if "VpcConfig" in properties]
+    services = {
+        action.partition(":")[0]
+        for properties in inside
+        for statement in policies(properties)
+        for action in as_list(statement["Action"])
+    }
+    assert services == {"s3", "dynamodb", "sqs", "kinesis"}
 
 
 def test_the_network_has_addresses_for_3_000_tasks_and_lets_only_functions_reach_the_cache() -> None:

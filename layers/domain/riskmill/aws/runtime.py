@@ -3,6 +3,7 @@
 import os
 from functools import cache
 
+from riskmill.aws.cache_steps import CacheSteps
 from riskmill.aws.steps import Steps
 from riskmill.settings import Settings
 
@@ -11,3 +12,9 @@ from riskmill.settings import Settings
 def steps() -> Steps:
     """Return the steps with the environment's settings, read once."""
     return Steps(Settings.from_environment(os.environ))
+
+
+@cache
+def cache_steps() -> CacheSteps:
+    """Return the cache's steps with the environment's settings, read once."""
+    return CacheSteps(Settings.from_environment(os.environ))
