@@ -127,7 +127,7 @@ def plan(document: bytes, port: int, *, cached: bool) -> dict[str, Any]:
     clock, cpu = Clock(), time.process_time()
     portfolio = clock.step("from_json", lambda: Portfolio.from_json(document))
     graph = clock.step("rollup_graph", lambda: rollup_graph(portfolio))
-    found = clock.step("look_up", lambda: index.look_up(graph.keys, "benchmark"))
+    found = clock.step("look_up", lambda: index.look_up(graph.keys))
     run = clock.step("prune", lambda: prune(graph, found))
     seconds = clock.step("estimate_seconds", lambda: estimate_seconds(graph, {}))
     waves = clock.step("plan_waves", lambda: plan_waves(graph, run, seconds, PlanSettings()))

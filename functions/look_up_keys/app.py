@@ -12,8 +12,8 @@ from riskmill.observability import logger, tracer
 @logger.inject_lambda_context(correlation_id_path="run_id")
 @tracer.capture_lambda_handler
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Take {run_id}; return {cached}. Raises TransientError while the cache is away."""
+    """Take {run_id, without_cache?}; return {cached}. Raises TransientError while the cache is away."""
     (run_id,) = require(event, "run_id")
-    found = steps().look_up(run_id)
+    found = steps().look_up(run_id, without_cache=bool(event.get("without_cache")))
     logger.info("keys looked up", extra=found)
     return found

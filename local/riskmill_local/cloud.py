@@ -120,10 +120,10 @@ def up(
 ) -> Cloud:
     """Bring a cloud up, or the running one up to date; returns when the stack is deployed.
 
-    Template parameters: Target=local is given (and RedisHost and RedisPort, to a template that has them), `parameters` adds; as in
-    CloudFormation, one that was given once keeps its value until it is given again, or the cloud is down. `build=False`
-    deploys what was built before. `on_phase` is told what starts, in words. Raises StartError or DeployError, each with
-    a message that says what to do; the servers then stay up for a look at them.
+    Template parameters: Target=local is given (and RedisHost and RedisPort, to a template that has them), `parameters`
+    adds to them; as in CloudFormation, one that was given once keeps its value until it is given again, or the cloud is
+    down. `build=False` deploys what was built before. `on_phase` is told what starts, in words. Raises StartError or
+    DeployError, each with a message that says what to do; the servers then stay up for a look at them.
     """
     root = root.resolve()
     layout = Layout((state_dir or default_state_dir(root)).resolve())

@@ -5,3 +5,5 @@ HANDLER_ENV = "RISKMILL_HANDLER_ENV"
 
 ARTEFACTS = "RISKMILL_ARTEFACTS"
 """Folder where the artefacts of functions and layers are extracted."""
+TTL_SECONDS = "RISKMILL_TTL_SECONDS"
+"""Seconds between two looks for items that DynamoDB's TTL deletes."""

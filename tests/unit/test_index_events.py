@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from riskmill.index_events import names_message, read_index_messages
+from riskmill.index_events import outputs_message, read_index_messages
 from riskmill.jobs import object_name
 
 KEY = bytes(range(16))
@@ -36,6 +36,14 @@ def s3_record(name: str) -> dict[str, Any]:
     }
 
 
+#: the eventTime of s3_record
+WRITTEN = 1767579069.123
+
+
+def names_message(names: list[str]) -> str:
+    return outputs_message(dict.fromkeys(names, WRITTEN))
+
+
 def message(body: object, number: int = 1) -> dict[str, str]:
     return {"messageId": f"m{number}", "body": body if isinstance(body, str) else json.dumps(body)}
 
@@ -52,25 +60,25 @@ TEST_EVENT = {
 
 def test_an_event_of_s3_gives_the_keys_of_its_outputs() -> None:
     batch = read_index_messages([message({"Records": [s3_record(name_of(KEY)), s3_record(name_of(OTHER))]})])
-    assert batch.keys == {"m1": [KEY, OTHER]}
+    assert batch.written == {"m1": {KEY: WRITTEN, OTHER: WRITTEN}}
     assert batch.failures() == {"batchItemFailures": []}
 
 
 def test_names_in_events_are_url_encoded() -> None:
     encoded = name_of(KEY).replace("/", "%2F")
     batch = read_index_messages([message({"Records": [s3_record(encoded), s3_record("parts/a+b%C3%BC")]})])
-    assert batch.keys == {"m1": [KEY]}
+    assert batch.written == {"m1": {KEY: WRITTEN}}
 
 
 def test_the_test_event_of_s3_means_nothing() -> None:
     batch = read_index_messages([message(TEST_EVENT)])
-    assert batch.keys == {"m1": []}
+    assert batch.written == {"m1": {}}
     assert batch.unreadable == {}
 
 
 def test_names_put_back_by_a_worker_are_read() -> None:
     batch = read_index_messages([message(names_message([name_of(KEY), name_of(OTHER)]))])
-    assert batch.keys == {"m1": [KEY, OTHER]}
+    assert batch.written == {"m1": {KEY: WRITTEN, OTHER: WRITTEN}}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +94,7 @@ def test_names_put_back_by_a_worker_are_read() -> None:
 def test_objects_that_are_no_outputs_have_no_key_and_are_no_failure(name: str) -> None:
     """One stray object must not send the good names of its message to the dead letters."""
     batch = read_index_messages([message(names_message([name, name_of(KEY)]))])
-    assert batch.keys == {"m1": [KEY]}
+    assert batch.written == {"m1": {KEY: WRITTEN}}
     assert batch.unreadable == {}
 
 
@@ -103,16 +111,19 @@ def test_objects_that_are_no_outputs_have_no_key_and_are_no_failure(name: str) -
         '{"Records": [{}]}',
         '{"Records": ["text"]}',
         '{"Records": [{"s3": {"object": {"key": 5}}}]}',
-        '{"names": 5}',
+        '{"Records": [{"s3": {"object": {"key": "parts/x"}}}]}',
+        '{"Records": [{"eventTime": "yesterday", "s3": {"object": {"key": "parts/x"}}}]}',
+        '{"outputs": 5}',
+        '{"outputs": {"parts/x": "noon"}}',
         "[" * 100_000,
     ],
 )
 def test_garbage_fails_alone(body: str) -> None:
     good = message({"Records": [s3_record(name_of(KEY))]}, 2)
     batch = read_index_messages([message(body, 1), good])
-    assert batch.keys == {"m2": [KEY]}
+    assert batch.written == {"m2": {KEY: WRITTEN}}
     assert set(batch.unreadable) == {"m1"}
-    assert batch.failures() == {"batchItemFailures": [{"itemIdentifier": "m1"}]}
+    assert batch.failures() == {"batchItemFailures": []}  # it is put aside with its error, not tried again
 
 
 def test_messages_with_a_key_that_could_not_be_added_are_tried_again_and_no_others() -> None:
@@ -126,4 +137,10 @@ def test_messages_with_a_key_that_could_not_be_added_are_tried_again_and_no_othe
         ]
     )
     failed = {item["itemIdentifier"] for item in batch.failures([KEY])["batchItemFailures"]}
-    assert failed == {"m1", "m2", "m5"}
+    assert failed == {"m1", "m2"}
+
+
+def test_of_a_key_that_comes_twice_the_later_time_counts() -> None:
+    name = name_of(KEY)
+    batch = read_index_messages([message(outputs_message({name: at}), number) for number, at in enumerate((5, 9, 7))])
+    assert batch.outputs == {KEY: 9.0}

@@ -18,14 +18,23 @@ def test_every_variable_is_read_as_its_type() -> None:
             "REDIS_PORT": "7000",
             "REDIS_TLS": "true",
             "REDIS_CLUSTER": "False",
-            "LIFECYCLE_DAYS": "30",
+            "RETENTION_DAYS": "30",
+            "LIFECYCLE_DAYS": "37",
+            "DAY_SECONDS": "60.5",
+            "CACHE_EXPIRY": "hashfield",
+            "EXPIRY_STREAM": "expiries",
+            "EXPIRY_TABLE": "table",
+            "DEAD_LETTERS_URL": "https://sqs/d",
             "PARALLELISM": "12",
             "MAX_BATCH_SECONDS": "7.5",
             "MAX_ROUNDS": "3",
             "MEMORY_CACHE_BYTES": "1000",
         }
     )
-    assert found == Settings("data", "runs", "https://sqs/q", "cache", 7000, True, False, 30, 12, 7.5, 3, 1000)
+    cache = (30, 37, 60.5, "hashfield", "expiries", "table", "https://sqs/d")
+    assert found == Settings("data", "runs", "https://sqs/q", "cache", 7000, True, False, *cache, 12, 7.5, 3, 1000)
+    assert found.retention_seconds == 30 * 60.5
+    assert found.lifecycle_seconds == 37 * 60.5
 
 
 @pytest.mark.parametrize(

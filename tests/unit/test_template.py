@@ -265,14 +265,14 @@ def test_the_longest_rollup_stays_below_25_000_history_events() -> None:
 def test_real_portfolios_stay_far_below_the_greatest_number_of_waves(deals: int, levels: int, trials: int) -> None:
     graph = rollup_graph(deep_portfolio(deals=deals, levels=levels, trials=trials))
     run = np.ones(len(graph), dtype=np.bool_)
-    assert len(plan_waves(graph, run, estimate_seconds(graph, {}), PlanSettings(parallelism=3_000))) < MAX_WAVES / 3
+    assert len(plan_waves(graph, run, estimate_seconds(graph, {}), PlanSettings(parallelism=3_000))) < MAX_WAVES / 2
 
 
 def test_groups_nested_too_deep_for_the_history_are_refused_before_anything_runs() -> None:
     graph = rollup_graph(deep_portfolio(deals=2_000, levels=600, trials=1_000))
     run = np.ones(len(graph), dtype=np.bool_)
     one_each = PlanSettings(parallelism=3_000, min_batch_seconds=1e-9)
-    with pytest.raises(PortfolioInvalid, match="nested too deep: more than 150 waves"):
+    with pytest.raises(PortfolioInvalid, match="nested too deep: more than 100 waves"):
         plan_waves(graph, run, estimate_seconds(graph, {}), one_each)
 
 
@@ -414,14 +414,32 @@ def test_the_guide_to_aws_names_every_parameter_with_its_default() -> None:
 def test_the_network_takes_its_addresses_and_zones_from_parameters_of_the_same_form() -> None:
     own, nested = TEMPLATE["Parameters"], template("templates/network.yaml")["Parameters"]
     given = RESOURCES["Network"]["Properties"]["Parameters"]
-    assert {name: value["Ref"] for name, value in given.items() if isinstance(value, dict)} == {
+    assert {name: value["Ref"] for name, value in given.items() if "Ref" in value} == {
         "Cidr": "NetworkCidr",
         "Zones": "NetworkZones",
-        "InterfaceEndpoints": "InterfaceEndpoints",
     }
     for inner, outer in (("Cidr", "NetworkCidr"), ("Zones", "NetworkZones")):
         for rule in ("Type", "Default", "AllowedPattern", "AllowedValues"):
             assert own[outer].get(rule) == nested[inner].get(rule)
+
+
+def test_what_the_network_is_to_call_has_an_endpoint_in_it() -> None:
+    """SQS always (dead letters), Kinesis while the expiry flow is there; S3 and DynamoDB have gateways."""
+    assert RESOURCES["Network"]["Properties"]["Parameters"]["InterfaceEndpoints"] == {
+        "Fn::If": ["WithFargate", "all", {"Fn::If": ["ExpiryFlow", "cache", "sqs"]}]
+    }
+    endpoints = template("templates/network.yaml")["Resources"]
+    assert "Condition" not in endpoints["SqsEndpoint"]
+    assert "Condition" not in endpoints["EndpointSecurityGroup"]
+    assert endpoints["KinesisEndpoint"]["Condition"] == "WithKinesis"
+    inside = [properties for properties in FUNCTIONS.values() if "VpcConfig" in properties]
+    services = {
+        action.partition(":")[0]
+        for properties in inside
+        for statement in policies(properties)
+        for action in as_list(statement["Action"])
+    }
+    assert services == {"s3", "dynamodb", "sqs", "kinesis"}
 
 
 def test_the_network_has_addresses_for_3_000_tasks_and_lets_only_functions_reach_the_cache() -> None:

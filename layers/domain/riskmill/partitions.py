@@ -7,14 +7,19 @@ from riskmill.jobs import KEY_BYTES
 PARTITIONS = 256
 
 
+def partition_prefix(partition: int) -> str:
+    """Return what the names of a partition's outputs in S3 begin with."""
+    return f"parts/{partition:02x}/"
+
+
 def outputs_set(partition: int) -> str:
     """Return the name of the cache's set of a partition. The braces are Redis Cluster's hash tag: one slot."""
     return f"outputs:{{{partition:02x}}}"
 
 
-def plan_set(partition: int, run_id: str) -> str:
-    """Return the name of the set of a run's planned keys of a partition; it lives in the same slot as the outputs."""
-    return f"plan:{{{partition:02x}}}:{run_id}"
+def outputs_hash(partition: int) -> str:
+    """Return the name of the cache's hash of a partition, where keys expire by themselves (CacheExpiry: hashfield)."""
+    return f"expiring:{{{partition:02x}}}"
 
 
 def by_partition(keys: Iterable[bytes]) -> dict[int, list[bytes]]:

@@ -18,8 +18,16 @@ class Settings:
     redis_port: int = 6379
     redis_tls: bool = False
     redis_cluster: bool = False
-    #: days after which S3 deletes an output
-    lifecycle_days: int = 90
+    #: days after which an output leaves the cache, and after which S3 deletes it (see riskmill.expiry)
+    retention_days: int = 90
+    lifecycle_days: int = 97
+    #: seconds in a day; only tests on the embedded cloud make days shorter
+    day_seconds: float = 86_400.0
+    #: how keys leave the cache: `dynamodb` (TTL of an item each) or `hashfield` (they expire in it by themselves)
+    cache_expiry: str = "dynamodb"
+    expiry_stream: str = ""
+    expiry_table: str = ""
+    dead_letters_url: str = ""
     #: batches wanted at the same time
     parallelism: int = 256
     max_batch_seconds: float = 60.0
@@ -34,6 +42,16 @@ class Settings:
     large_memory: float = 30_720.0
     #: seconds after which a dead worker's message is delivered again
     visibility_seconds: int = 120
+
+    @property
+    def retention_seconds(self) -> float:
+        """Seconds for which the cache knows an output."""
+        return self.retention_days * self.day_seconds
+
+    @property
+    def lifecycle_seconds(self) -> float:
+        """Seconds for which S3 keeps an output."""
+        return self.lifecycle_days * self.day_seconds
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,8 @@ from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from mock_cloud import free_port, valkey
-from riskmill.aws.index import CHUNK, PLAN_SECONDS, OutputIndex
+from riskmill.aws.index import CHUNK, ExpiringIndex, OutputIndex
 from riskmill.errors import TransientError
-from riskmill.partitions import outputs_set
 
 #: No second try, so that a fault shows at once.
 ONCE = Retry(NoBackoff(), 0)
@@ -27,20 +27,43 @@ def matrix(keys: list[bytes]) -> Any:
     return np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 16)
 
 
+class Expiring(ExpiringIndex):
+    """The hash index, given keys without times: they expire in an hour."""
+
+    def _setting(self, keys: Any) -> Any:
+        keys = list(keys)
+        return super()._setting(keys if not keys else dict.fromkeys(keys, int(time.time()) + 3600))
+
+
+@pytest.fixture(params=["dynamodb", "hashfield"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Both ways in which keys leave the cache; most tests are the same for both."""
+    return str(request.param)
+
+
 @pytest.fixture
-def index(cache: Any) -> OutputIndex:
-    return OutputIndex(cache)
+def cache(mode: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A client of a real server that can do the mode, emptied before and after."""
+    with Redis(port=request.getfixturevalue("valkey_port" if mode == "dynamodb" else "valkey_9_port")) as client:
+        client.flushall()
+        yield client
+        client.flushall()
+
+
+@pytest.fixture
+def index(mode: str, cache: Any) -> OutputIndex:
+    return OutputIndex(cache) if mode == "dynamodb" else Expiring(cache)
 
 
 def test_only_what_was_added_is_found(index: OutputIndex, cache: Any) -> None:
     keys = keys_of(1000)
     index.add(keys[::3])
-    assert index.look_up(matrix(keys), "run").tolist() == [n % 3 == 0 for n in range(1000)]
+    assert index.look_up(matrix(keys)).tolist() == [n % 3 == 0 for n in range(1000)]
     assert index.count() == 334
 
 
 def test_an_empty_cache_knows_nothing(index: OutputIndex) -> None:
-    assert not index.look_up(matrix(keys_of(10)), "run").any()
+    assert not index.look_up(matrix(keys_of(10))).any()
     assert index.count() == 0
 
 
@@ -50,42 +73,15 @@ def test_no_keys_need_no_server() -> None:
     index.remove([])
 
 
-def test_the_look_up_leaves_no_plan_behind(index: OutputIndex, cache: Any) -> None:
+def test_the_look_up_only_reads(index: OutputIndex, cache: Any) -> None:
+    """Nothing of a plan is left behind by a planner that dies, a replica can answer, and runs cannot meet."""
     keys = keys_of(2000)
-    index.add(keys)
-    index.look_up(matrix(keys), "run-1")
-    assert cache.keys("plan:*") == []
-    assert len(cache.keys("*")) == 256
-
-
-def test_a_plan_whose_planner_dies_goes_away_by_itself(index: OutputIndex, cache: Any) -> None:
-    """The pipeline is one message; what would remain of it has an expiry from its first second."""
-    sent: list[tuple[Any, ...]] = []
-
-    class Spy:
-        def __init__(self) -> None:
-            self.real = cache.pipeline(transaction=False)
-
-        def __getattr__(self, name: str) -> Any:
-            def call(*arguments: Any, **options: Any) -> Any:
-                sent.append((name, *arguments))
-                return getattr(self.real, name)(*arguments, **options)
-
-            return call
-
-    spied = OutputIndex(type("Client", (), {"pipeline": lambda *_, **__: Spy()})())
-    spied.look_up(matrix([b"\xab" * 16]), "run-1")
-    names = [command[0] for command in sent]
-    assert names == ["sadd", "expire", "sinter", "unlink", "execute"]
-    assert sent[1][1:] == ("plan:{ab}:run-1", PLAN_SECONDS)
-
-
-def test_runs_that_look_up_at_the_same_time_do_not_see_each_others_plan(index: OutputIndex, cache: Any) -> None:
-    key, other = keys_of(2)
-    cache.sadd(f"plan:{{{other[0]:02x}}}:run-2", other)
-    index.add([key, other])
-    assert index.look_up(matrix([key]), "run-1").tolist() == [True]
-    assert cache.exists(f"plan:{{{other[0]:02x}}}:run-2") == 1
+    index.add(keys[:1000])
+    before = cache.info("stats")["total_commands_processed"], cache.lastsave(), cache.info("persistence")
+    changes = before[2]["rdb_changes_since_last_save"]
+    index.look_up(matrix(keys))
+    assert cache.info("persistence")["rdb_changes_since_last_save"] == changes
+    assert len(cache.keys("*")) == len({key[0] for key in keys[:1000]})
 
 
 def test_what_is_removed_is_not_found_any_more(index: OutputIndex) -> None:
@@ -93,7 +89,7 @@ def test_what_is_removed_is_not_found_any_more(index: OutputIndex) -> None:
     index.add(keys)
     index.remove(keys[:100])
     index.remove(keys[:100])
-    assert np.flatnonzero(index.look_up(matrix(keys), "run")).tolist() == list(range(100, 300))
+    assert np.flatnonzero(index.look_up(matrix(keys))).tolist() == list(range(100, 300))
 
 
 def test_adding_twice_is_adding_once(index: OutputIndex) -> None:
@@ -108,7 +104,7 @@ def test_a_partition_with_more_keys_than_one_command_takes_is_found_whole(index:
     keys = [b"\xab" + n.to_bytes(15) for n in range(2 * CHUNK + 7)]
     index.add(keys)
     assert index.count() == len(keys)
-    assert index.look_up(matrix(keys), "run").all()
+    assert index.look_up(matrix(keys)).all()
     index.remove(keys)
     assert index.count() == 0
 
@@ -116,7 +112,7 @@ def test_a_partition_with_more_keys_than_one_command_takes_is_found_whole(index:
 def test_a_hundred_thousand_keys_are_looked_up_at_once(index: OutputIndex) -> None:
     keys = keys_of(100_000)
     index.add(keys[:60_000])
-    found = index.look_up(matrix(keys), "run")
+    found = index.look_up(matrix(keys))
     assert found[:60_000].all()
     assert not found[60_000:].any()
 
@@ -124,15 +120,15 @@ def test_a_hundred_thousand_keys_are_looked_up_at_once(index: OutputIndex) -> No
 def test_keys_of_a_partition_that_cannot_be_written_are_returned_and_the_others_added(
     index: OutputIndex, cache: Any
 ) -> None:
-    cache.set(outputs_set(0xAB), "somebody's string")
+    cache.set(index._name(0xAB), "somebody's string")
     bad, good = [b"\xab" * 16, b"\xab" + b"\x01" * 15], [b"\x00" * 16, b"\xff" * 16]
     assert index.add_some([good[0], *bad, good[1]]) == set(bad)
-    cache.delete(outputs_set(0xAB))
-    assert index.look_up(matrix([*good, *bad]), "run").tolist() == [True, True, False, False]
+    cache.delete(index._name(0xAB))
+    assert index.look_up(matrix([*good, *bad])).tolist() == [True, True, False, False]
 
 
 def test_a_partition_that_cannot_be_written_fails_a_whole_add(index: OutputIndex, cache: Any) -> None:
-    cache.set(outputs_set(0xAB), "somebody's string")
+    cache.set(index._name(0xAB), "somebody's string")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         index.add([b"\xab" * 16])
 
@@ -158,7 +154,7 @@ def test_a_server_that_is_away_is_a_passing_fault(tmp_path: Path) -> None:
         index = OutputIndex(Redis(port=port, retry=ONCE))
         index.add(keys_of(3))
     for call in (
-        lambda: index.look_up(matrix(keys_of(3)), "run"),
+        lambda: index.look_up(matrix(keys_of(3))),
         lambda: index.add(keys_of(3)),
         lambda: index.remove(keys_of(3)),
         lambda: index.add_some(keys_of(3)),
@@ -191,3 +187,36 @@ def test_a_server_that_does_not_answer_in_time_is_a_passing_fault(own_cache: Any
         own_cache.execute_command("CLIENT", "PAUSE", "2000", "ALL")
         with pytest.raises(TransientError, match="cache: "):
             OutputIndex(impatient).count()
+
+
+# ---- keys that expire by themselves
+
+
+def test_a_key_leaves_at_its_time_and_no_other_does(valkey_9_port: int) -> None:
+    with Redis(port=valkey_9_port) as client:
+        client.flushall()
+        index, now = ExpiringIndex(client), int(time.time())
+        soon, later, past = keys_of(3)
+        index.add({soon: now + 2, later: now + 100, past: now - 5})
+        assert index.look_up(matrix([soon, later, past])).tolist() == [True, True, False]
+        assert index.has(later) == (True, now + 100)
+        assert index.has(past) == (False, None)
+        time.sleep(2.5)
+        assert index.look_up(matrix([soon, later, past])).tolist() == [False, True, False]
+        assert index.members(later[0]) == {later}
+        client.flushall()
+
+
+def test_a_key_that_expires_by_itself_needs_a_time(valkey_9_port: int) -> None:
+    with Redis(port=valkey_9_port) as client, pytest.raises(TypeError, match="needs the time"):
+        ExpiringIndex(client).add(keys_of(1))
+
+
+def test_a_key_added_again_stays_for_longer(valkey_9_port: int) -> None:
+    with Redis(port=valkey_9_port) as client:
+        index, now = ExpiringIndex(client), int(time.time())
+        (key,) = keys_of(1)
+        index.add({key: now + 50})
+        assert index.add_some({key: now + 500}) == set()
+        assert index.has(key) == (True, now + 500)
+        client.flushall()

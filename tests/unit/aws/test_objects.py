@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ from mock_cloud import Answer, free_port, s3_error, scripted
 from riskmill.aws.objects import CONFLICT_TRIES, Bucket, Outputs
 from riskmill.aws.queues import send_all
 from riskmill.errors import AccessRefused, MissingInput, ModelError, TransientError
-from riskmill.index_events import names_message, read_index_messages
+from riskmill.index_events import outputs_message, read_index_messages
 from riskmill.jobs import object_name
 from riskmill.outputs import encode
 
@@ -22,8 +23,8 @@ def data_of(value: float, size: int = 1) -> bytes:
     return encode({"x": np.full(size, value)})
 
 
-def outputs(bucket: str, requeued: list[str], *, lifecycle_days: int = 90, memory_bytes: int = 10_000) -> Outputs:
-    return Outputs(Bucket(bucket), memory_bytes=memory_bytes, lifecycle_days=lifecycle_days, requeue=requeued.extend)
+def outputs(bucket: str, requeued: list[str], *, retention: float = 86_400.0, memory_bytes: int = 10_000) -> Outputs:
+    return Outputs(Bucket(bucket), memory_bytes=memory_bytes, retention_seconds=retention, requeue=requeued.extend)
 
 
 @pytest.fixture
@@ -110,34 +111,40 @@ def test_an_output_that_is_there_is_left_and_its_name_goes_to_the_index_queue(aw
     store = Outputs(
         Bucket(aws.bucket),
         memory_bytes=10_000,
-        lifecycle_days=90,
-        requeue=lambda names: send_all(aws.queue_url, [names_message(names)]),
+        retention_seconds=86_400.0,
+        requeue=lambda written: send_all(aws.queue_url, [outputs_message(written)]),
     )
     assert store.write(REF, data_of(2)).result() is False
     assert Bucket(aws.bucket).get(NAME) == data_of(1)
     messages = aws.sqs.receive_message(QueueUrl=aws.queue_url, MaxNumberOfMessages=10)["Messages"]
     records = [{"messageId": message["MessageId"], "body": message["Body"]} for message in messages]
-    assert list(read_index_messages(records).keys.values()) == [[bytes.fromhex(REF[2:])]]
+    ((key, written),) = read_index_messages(records).outputs.items()
+    assert key == bytes.fromhex(REF[2:])
+    assert written == Bucket(aws.bucket).written(NAME)
 
 
-@pytest.mark.parametrize(("lifecycle_days", "new"), [(3, True), (4, False), (90, False)])
-def test_an_output_near_its_lifecycle_age_is_written_over_so_that_it_does_not_vanish(
-    aws: SimpleNamespace, lifecycle_days: int, new: bool
+@pytest.mark.parametrize(("age", "new"), [(0.5, False), (0.85, False), (0.95, True), (2.0, True)])
+def test_an_output_with_less_than_a_tenth_of_its_retention_left_is_written_anew(
+    aws: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, age: float, new: bool
 ) -> None:
-    """The margin is three days: an object that S3 will delete within them is as good as gone."""
+    """Left as it is, it would expire, or vanish, soon after the run that relies on it."""
     Bucket(aws.bucket).put(NAME, data_of(1))
     requeued: list[str] = []
-    store = outputs(aws.bucket, requeued, lifecycle_days=lifecycle_days)
+    store = outputs(aws.bucket, requeued, retention=86_400.0)
+    now = time.time()
+    monkeypatch.setattr("riskmill.aws.objects.time.time", lambda: now + age * 86_400)
     assert store.write(REF, data_of(2)).result() is new
     assert Bucket(aws.bucket).get(NAME) == data_of(2 if new else 1)
     assert requeued == ([] if new else [NAME])
 
 
 def test_exists_tells_whether_an_output_is_there(aws: SimpleNamespace) -> None:
-    store = outputs(aws.bucket, [])
+    requeued: list[str] = []
+    store = outputs(aws.bucket, requeued)
     assert store.exists(REF) is False
     Bucket(aws.bucket).put(NAME, data_of(1))
     assert store.exists(REF) is True
+    assert requeued == [NAME]  # no event will index it: the worker that wrote it may have died before
 
 
 def test_an_input_that_is_gone_is_a_missing_input_with_its_reference(aws: SimpleNamespace) -> None:

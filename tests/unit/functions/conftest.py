@@ -195,7 +195,8 @@ class Machine:
 def machine(aws: SimpleNamespace, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """The handlers with the environment that the template gives them."""
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "true")
-    for name in ("bucket", "control_table", "index_queue_url", "redis_host", "redis_port"):
+    names = ("bucket", "control_table", "index_queue_url", "redis_host", "redis_port", "dead_letters_url")
+    for name in (*names, "expiry_stream", "expiry_table"):
         monkeypatch.setenv(name.upper(), str(getattr(settings, name)))
-    names = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
-    return Machine(aws, {name: load_function(name).handler for name in names})
+    functions = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+    return Machine(aws, {name: load_function(name).handler for name in functions})

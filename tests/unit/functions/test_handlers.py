@@ -1,6 +1,8 @@
 """Every shipped handler on its real event, and whole rollups through all of them with their fault paths."""
 
 import json
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from riskmill.aws.index import OutputIndex
 from riskmill.aws.runtime import steps
 from riskmill.aws.steps import _innermost
 from riskmill.errors import AccessRefused, MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, TransientError
-from riskmill.index_events import names_message
+from riskmill.index_events import outputs_message
 from riskmill.jobs import content_key, object_name
 from riskmill.run_files import errors_file, manifest_folder, result_file, unfinished_file
 from tiny_portfolio import TinyPortfolio, bad_elt, elt
@@ -149,19 +151,145 @@ def test_record_failure_on_its_event(machine: Machine) -> None:
     assert (facts["status"], facts["error"]) == ("FAILED", answer["cause"])
 
 
-def test_index_outputs_on_its_event(machine: Machine, cache: Cache) -> None:
-    """Two notifications of S3, its test event, names put back by a worker, and one message of somebody else's."""
+def at_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the cache's steps see this time."""
+    monkeypatch.setattr("riskmill.aws.cache_steps.time", SimpleNamespace(time=lambda: seconds))
+
+
+def members(cache: Cache) -> set[bytes]:
+    return {member for partition in range(256) for member in cache.smembers(f"outputs:{{{partition:02x}}}")}
+
+
+def dead_letters(machine: Machine) -> list[dict[str, Any]]:
+    answer = machine.aws.sqs.receive_message(QueueUrl=machine.aws.dead_letters_url, MaxNumberOfMessages=10)
+    return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
+
+
+def expiries_of(machine: Machine) -> dict[bytes, int]:
+    items = machine.aws.dynamodb.scan(TableName=machine.aws.expiries)["Items"]
+    return {bytes(item["key"]["B"]): int(item["expires_at"]["N"]) for item in items}
+
+
+def test_index_outputs_on_its_event(machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two notifications of S3, its test event, outputs put back by a worker, and one message of somebody else's."""
     event = event_of("index_outputs")
+    at_time(monkeypatch, 1767579070.0)
     bodies = [json.loads(record["body"]) for record in event["Records"][:-1]]
     names = [record["s3"]["object"]["key"] for body in bodies for record in body.get("Records", [])]
-    names += [name for body in bodies for name in body.get("names", [])]
+    names += [name for body in bodies for name in body.get("outputs", {})]
     assert any(body.get("Event") == "s3:TestEvent" for body in bodies)
-    answer = machine.call("index_outputs", event)
-    assert answer == {"batchItemFailures": [{"itemIdentifier": event["Records"][-1]["messageId"]}]}
-    expected = {bytes.fromhex(name.replace("%2F", "/").rpartition("/")[2]) for name in names}
-    found = {member for partition in range(256) for member in cache.smembers(f"outputs:{{{partition:02x}}}")}
-    assert found == expected
-    assert len(found) == 4
+    assert machine.call("index_outputs", event) == {"batchItemFailures": []}
+    assert members(cache) == {bytes.fromhex(name.replace("%2F", "/").rpartition("/")[2]) for name in names}
+    assert len(members(cache)) == 4
+    (put_aside,) = dead_letters(machine)
+    assert put_aside["function"] == "index_outputs"
+    assert put_aside["error"].startswith("JSONDecodeError")
+    assert put_aside["record"] == event["Records"][-1]
+
+
+def test_an_event_older_than_the_retention_indexes_nothing(
+    machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dead letter that is replayed after months must not promise what S3 has deleted."""
+    at_time(monkeypatch, 1767579070.0 + 91 * 86_400)
+    machine.call("index_outputs", event_of("index_outputs"))
+    assert members(cache) == set()
+
+
+def test_record_expiry_on_its_event(machine: Machine) -> None:
+    """Two records of the stream, and one of somebody else's between them, which blocks nothing."""
+    event = event_of("record_expiry")
+    assert machine.call("record_expiry", event) == {"batchItemFailures": []}
+    assert expiries_of(machine) == {
+        bytes.fromhex("5029901212ffd54bd3f58d3ef24359eb"): 1775355069,
+        bytes.fromhex("722ac03aa082b763ff51ffc37e6db44c"): 1775355069,
+        bytes.fromhex("f998e1c132f07fe9ad6b22b03ca1ba9f"): 1775355070,
+    }
+    (put_aside,) = dead_letters(machine)
+    assert (put_aside["function"], put_aside["record"]) == ("record_expiry", event["Records"][1])
+
+
+def test_evict_expired_on_its_event_spares_what_was_made_again(
+    machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired, again, other = (
+        bytes.fromhex(key)
+        for key in ("5029901212ffd54bd3f58d3ef24359eb", "722ac03aa082b763ff51ffc37e6db44c", "50" * 16)
+    )
+    OutputIndex(cache).add([expired, again, other])
+    item = {"key": {"B": again}, "expires_at": {"N": "1775356002"}}
+    machine.aws.dynamodb.put_item(TableName=machine.aws.expiries, Item=item)
+    at_time(monkeypatch, 1775356001.0)
+    event = event_of("evict_expired")
+    assert machine.call("evict_expired", event) == {"batchItemFailures": []}
+    assert members(cache) == {again, other}
+    (put_aside,) = dead_letters(machine)
+    assert put_aside["error"] == "ValueError: a key has 16 bytes, not 2"
+    at_time(monkeypatch, 1775356003.0)  # the item's own time has come: it will be deleted, too
+    machine.call("evict_expired", event)
+    assert members(cache) == {other}
+
+
+def test_rebuild_partition_on_its_event(machine: Machine, cache: Cache) -> None:
+    there, gone, elsewhere = b"\x50" * 16, b"\x50" + b"\x01" * 15, b"\x51" * 16
+    for key in (there, elsewhere):
+        machine.aws.s3.put_object(Bucket=machine.aws.bucket, Key=object_name(f"p:{key.hex()}"), Body=b"x")
+    OutputIndex(cache).add([gone])
+    answer = machine.call("rebuild_partition", event_of("rebuild_partition"))
+    assert answer == {"partition": 80, "objects": 1, "indexed_before": 1, "added": 1, "removed": 1}
+    assert members(cache) == {there}
+
+
+def test_a_rebuild_indexes_nothing_whose_expiry_cannot_be_sent(
+    machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.aws.s3.put_object(Bucket=machine.aws.bucket, Key=object_name(f"p:{'50' * 16}"), Body=b"x")
+    monkeypatch.setattr("riskmill.aws.expiries.ExpiryStream.put_some", lambda _, times: set(times))
+    with pytest.raises(TransientError, match="1 expiries of partition 50 could not be sent"):
+        machine.call("rebuild_partition", {"partition": 80})
+    assert members(cache) == set()
+
+
+def test_inspect_cache_on_its_event_and_on_others(machine: Machine, cache: Cache) -> None:
+    event = event_of("inspect_cache")
+    (key,) = event["keys"]
+
+    def why() -> str:
+        return str(machine.call("inspect_cache", event)["keys"][0]["why"])
+
+    assert why().startswith("not there: never made")
+    OutputIndex(cache).add([bytes.fromhex(key)])
+    assert why().startswith("indexed, but S3 has no such output")
+    machine.aws.s3.put_object(Bucket=machine.aws.bucket, Key=object_name(f"p:{key}"), Body=b"x")
+    assert why().startswith("indexed without an expiry")
+    assert machine.call("inspect_cache", {"action": "status"})["keys"] == 1
+    assert machine.call("inspect_cache", {"action": "evict", "keys": [key]}) == {"evicted": 1}
+    assert why().startswith("in S3, but not indexed")
+    OutputIndex(cache).add([bytes.fromhex(key)])
+    assert machine.call("inspect_cache", {"action": "clear"}) == {"evicted": 1}
+    assert members(cache) == set()
+    for bad in ({"action": "why", "keys": ["../x"]}, {"action": "burn"}, {}):
+        with pytest.raises(RiskmillError):
+            machine.call("inspect_cache", bad)
+
+
+def test_what_kinesis_or_dynamodb_do_not_take_is_tried_again_and_nothing_else(
+    machine: Machine, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The expiry goes first: what has none on its way is not indexed."""
+    monkeypatch.setattr("riskmill.aws.expiries.time", SimpleNamespace(sleep=lambda _: None))
+    records = [
+        {"messageId": name, "body": outputs_message({object_name(f"p:{name * 16}"): time.time()})}
+        for name in ("ab", "cd")
+    ]
+    monkeypatch.setattr("riskmill.aws.expiries.ExpiryStream.put_some", lambda _, times: {b"\xab" * 16} & set(times))
+    assert machine.call("index_outputs", {"Records": records}) == {"batchItemFailures": [{"itemIdentifier": "ab"}]}
+    assert members(cache) == {b"\xcd" * 16}
+    event = event_of("record_expiry")
+    lost = bytes.fromhex("f998e1c132f07fe9ad6b22b03ca1ba9f")
+    monkeypatch.setattr("riskmill.aws.expiries.ExpiryTable.put_some", lambda _, times: {lost} & set(times))
+    number = event["Records"][2]["kinesis"]["sequenceNumber"]
+    assert machine.call("record_expiry", event) == {"batchItemFailures": [{"itemIdentifier": number}]}
 
 
 @pytest.mark.parametrize("name", ["build_graph", "look_up_keys", "plan_waves", "settle_round", "publish_results"])
@@ -601,6 +729,9 @@ def test_outputs_found_by_a_worker_reach_the_cache_by_the_queue(
 
 def test_a_partition_that_cannot_be_written_sends_only_its_messages_back(machine: Machine, cache: Cache) -> None:
     cache.set("outputs:{ab}", "somebody's string")
-    records = [{"messageId": name, "body": names_message([object_name(f"p:{name * 16}")])} for name in ("ab", "cd")]
+    records = [
+        {"messageId": name, "body": outputs_message({object_name(f"p:{name * 16}"): time.time()})}
+        for name in ("ab", "cd")
+    ]
     assert machine.call("index_outputs", {"Records": records}) == {"batchItemFailures": [{"itemIdentifier": "ab"}]}
     assert cache.scard("outputs:{cd}") == 1

@@ -39,7 +39,7 @@ class Deployment:
 
     def __init__(self, stack_name: str) -> None:
         self.stack_name = stack_name
-        outputs = _outputs(stack_name)
+        self.outputs = outputs = _outputs(stack_name)
         try:
             self._rollup_arn = outputs["RiskRollupArn"]
             self.batch_concurrency = int(outputs["BatchConcurrency"])

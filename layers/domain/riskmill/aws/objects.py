@@ -13,8 +13,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from riskmill.aws.clients import client, code_of, translated
 from riskmill.errors import MissingInput, TransientError
-from riskmill.jobs import object_name
+from riskmill.expiry import is_worn
+from riskmill.jobs import object_name, ref_of
 from riskmill.outputs import Arrays, decode
+from riskmill.partitions import partition_prefix
 
 #: Reads and writes under way at once from one worker: enough to hide S3's latency (tens of ms) behind the models.
 CONCURRENCY = 16
@@ -22,12 +24,6 @@ CONCURRENCY = 16
 #: 409 ConditionalRequestConflict: another writer of the same key is at work; AWS says to try again.
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 CONFLICT_TRIES = 6
-
-#: An output found there (412) with less than this left of its S3 lifecycle is written again, so that it does not
-#: vanish under the run that relies on it.
-LIFECYCLE_MARGIN_SECONDS = 3 * 86_400
-
-SECONDS_A_DAY = 86_400
 
 
 @contextmanager
@@ -80,8 +76,8 @@ class Bucket:
                     return True
         raise TransientError(f"PUT {name}: still in conflict with another writer after {CONFLICT_TRIES} tries")
 
-    def age(self, name: str) -> float | None:
-        """Return the seconds since an object was written, or None if it is not there."""
+    def written(self, name: str) -> float | None:
+        """Return when an object was written (Unix seconds, S3's clock), or None if it is not there."""
         with _translating(f"HEAD {name}"):
             try:
                 answer = self._s3.head_object(Bucket=self.name, Key=name)
@@ -89,7 +85,12 @@ class Bucket:
                 if code_of(error) in ("NoSuchKey", "404", "NotFound"):
                     return None
                 raise
-        return float(time.time() - answer["LastModified"].timestamp())
+        return float(answer["LastModified"].timestamp())
+
+    def age(self, name: str) -> float | None:
+        """Return the seconds since an object was written, or None if it is not there."""
+        written = self.written(name)
+        return None if written is None else time.time() - written
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names below a prefix, in order."""
@@ -97,6 +98,16 @@ class Bucket:
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 for entry in page.get("Contents", []):
                     yield entry["Key"]
+
+    def outputs(self, partition: int) -> dict[bytes, float]:
+        """Return the keys of a partition's outputs and when each was written: one request for a thousand of them."""
+        prefix = partition_prefix(partition)
+        with _translating(f"LIST {prefix}"):
+            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+            written = {
+                ref_of(entry["Key"]): entry["LastModified"] for page in pages for entry in page.get("Contents", [])
+            }
+        return {bytes.fromhex(ref[2:]): at.timestamp() for ref, at in written.items() if ref is not None}
 
     def get_json(self, name: str) -> Any:
         """Return a JSON object."""
@@ -126,15 +137,20 @@ class Bucket:
 class Outputs:
     """Inputs and outputs by reference, with the last ones used held in memory. One instance lives as long as a worker.
 
-    `requeue` is called with the names of outputs that were there already, since no event will index them again.
+    `requeue` is called with outputs that were there already (name -> when written): no event will index them again.
     """
 
     def __init__(
-        self, bucket: Bucket, *, memory_bytes: int, lifecycle_days: int, requeue: Callable[[Sequence[str]], None]
+        self,
+        bucket: Bucket,
+        *,
+        memory_bytes: int,
+        retention_seconds: float,
+        requeue: Callable[[Mapping[str, float]], None],
     ) -> None:
         self._bucket = bucket
         self._memory_bytes = memory_bytes
-        self._lifecycle_seconds = lifecycle_days * SECONDS_A_DAY
+        self._retention_seconds = retention_seconds
         self._requeue = requeue
         self._held: OrderedDict[str, Arrays] = OrderedDict()
         self._held_bytes = 0
@@ -178,8 +194,8 @@ class Outputs:
         return future
 
     def exists(self, ref: str) -> bool:
-        """Tell whether an output is there."""
-        return self._bucket.age(object_name(ref)) is not None
+        """Tell whether an output is there to be used; then it is indexed again, since no event will do it."""
+        return self._reuse(object_name(ref))
 
     def _fetch(self, ref: str) -> Arrays:
         try:
@@ -196,9 +212,15 @@ class Outputs:
     def _write(self, name: str, data: bytes) -> bool:
         if self._bucket.put_new(name, data):
             return True
-        age = self._bucket.age(name)
-        if age is None or age > self._lifecycle_seconds - LIFECYCLE_MARGIN_SECONDS:
-            self._bucket.put(name, data)
-            return True
-        self._requeue([name])
-        return False
+        if self._reuse(name):
+            return False
+        self._bucket.put(name, data)
+        return True
+
+    def _reuse(self, name: str) -> bool:
+        """Tell whether an object is there and will be for a run's time; a worn one is written anew instead."""
+        written = self._bucket.written(name)
+        if written is None or is_worn(time.time() - written, self._retention_seconds):
+            return False
+        self._requeue({name: written})
+        return True

@@ -7,6 +7,8 @@ added to the cache as to a set. Only measured rates may then count a round twice
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -18,17 +20,27 @@ from numpy.typing import NDArray
 from riskmill.aws.claims import Claims
 from riskmill.aws.clients import redis_of
 from riskmill.aws.control import ControlTable
-from riskmill.aws.index import OutputIndex
+from riskmill.aws.index import OutputIndex, index_of
 from riskmill.aws.objects import Bucket, Outputs
 from riskmill.aws.queues import send_all
 from riskmill.compute import Limits
 from riskmill.compute import run_batch as run_jobs
-from riskmill.errors import AccessRefused, MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, WorkerDied
+from riskmill.errors import (
+    AccessRefused,
+    MissingInput,
+    PortfolioInvalid,
+    RiskmillError,
+    RunCancelled,
+    TransientError,
+    WorkerDied,
+)
 from riskmill.escalation import rules, split_item
+from riskmill.expiry import expires_at, expiries
 from riskmill.graph import JobGraph
-from riskmill.index_events import names_message, read_index_messages
+from riskmill.index_events import outputs_message
 from riskmill.jobs import Job, object_name
 from riskmill.outputs import Arrays, decode, encode
+from riskmill.partitions import PARTITIONS
 from riskmill.planner import PlanSettings, estimate_seconds, frontier, plan_waves, prune, wave_files
 from riskmill.portfolio import Portfolio
 from riskmill.publish import result_tables, summarise
@@ -56,6 +68,9 @@ NAMED = 10
 #: Characters of an error that are kept in the control table.
 ERROR_LENGTH = 1_000
 
+#: Prefixes listed side by side while the cache is away.
+LISTINGS = 32
+
 #: Seconds between a batch's notes of its progress: one write and one read of the control table each.
 CHECKPOINT_SECONDS = 2.0
 
@@ -72,7 +87,7 @@ class Steps:
     @property
     def index(self) -> OutputIndex:
         """The cache of this deployment."""
-        return OutputIndex(redis_of(self.settings))
+        return index_of(redis_of(self.settings), self.settings.cache_expiry)
 
     # ---- planning
 
@@ -87,13 +102,23 @@ class Steps:
         )
         return {"jobs": len(graph)}
 
-    def look_up(self, run_id: str) -> dict[str, Any]:
-        """Look every key of the graph up in the cache."""
+    def look_up(self, run_id: str, *, without_cache: bool = False) -> dict[str, Any]:
+        """Look every key of the graph up in the cache; or, while the cache is away, in S3's listings.
+
+        Without the cache the answer is the same: one LIST for a thousand outputs of all runs, prefixes side by side.
+        """
         graph = self._graph(run_id)
-        cached = self.index.look_up(graph.keys, run_id)
+        cached = self._listed(graph) if without_cache else self.index.look_up(graph.keys)
         status = np.where(cached, JobStatus.CACHED, JobStatus.UNKNOWN).astype(np.uint8)
         self._put_status(run_id, 0, status)
         return {"cached": int(np.count_nonzero(cached))}
+
+    def _listed(self, graph: JobGraph) -> NDArray[np.bool_]:
+        with ThreadPoolExecutor(LISTINGS) as pool:
+            listings = pool.map(self.bucket.outputs, range(PARTITIONS))
+            written = {key: at for listing in listings for key, at in listing.items()}
+        fresh = expiries(written, time.time(), self.settings.retention_seconds)
+        return np.fromiter((key.tobytes() in fresh for key in graph.keys), dtype=np.bool_, count=len(graph))
 
     def plan(self, run_id: str, round_number: int) -> dict[str, Any]:
         """Prune, level and batch what must run, and write one file a wave. Returns counts only. Raises RunCancelled."""
@@ -264,9 +289,7 @@ class Steps:
         found = [job for job in lost if object_name(f"p:{graph.key(job)}") not in absent]
         missing = {ref for manifest in manifests for ref in manifest.missing.values()}
         errors = {int(job): str(error) for job, error in self._errors(run_id).items()}
-        made = [bytes.fromhex(key) for manifest in manifests for key in manifest.done]
-        if made or found:
-            self.index.add([*made, *(graph.keys[job].tobytes() for job in found)])
+        self._index_made(run_id, manifests)
         result = settle(graph, before, run, manifests, found=found, errors=errors)
         broken = bool(missing) and promise_broken(graph, result.status, missing)
         vanished = self._vanished(graph, result.status) if suspect or broken else []
@@ -286,6 +309,19 @@ class Steps:
         outcome = "failed" if result.outcome == "replan" and last else result.outcome
         return {"outcome": outcome, "round": round_number + 1, "remaining": result.remaining, "failed": len(errors)}
 
+    def _index_made(self, run_id: str, manifests: Sequence[Manifest]) -> None:
+        """Index what this run wrote without waiting for the events.
+
+        What it found there is left to its message on the index queue, which knows its age. The cache is never waited
+        for: when it is away, the events bring the keys later.
+        """
+        found = {key for manifest in manifests for key in manifest.found}
+        # Whatever the run wrote, it wrote after its start: the earliest time errs towards computing again.
+        at = expires_at(float(self.control.run(run_id)["started"]), self.settings.retention_seconds)
+        made = {bytes.fromhex(key): at for manifest in manifests for key in manifest.done if key not in found}
+        with suppress(TransientError):
+            self.index.add(made)
+
     def _vanished(self, graph: JobGraph, status: NDArray[np.uint8]) -> list[int]:
         """Look at all outputs that the rest of the run relies on, its results among them, and un-index what is gone.
 
@@ -303,7 +339,9 @@ class Steps:
             vanished.extend(gone)
             status[gone] = JobStatus.UNKNOWN  # what they were made from is the frontier now
         if vanished:
-            self.index.remove(graph.keys[job].tobytes() for job in vanished)
+            # Without the cache nothing promises these outputs; should it come back with them, they are found again.
+            with suppress(TransientError):
+                self.index.remove(graph.keys[job].tobytes() for job in vanished)
         return vanished
 
     def _given_up(
@@ -446,14 +484,6 @@ class Steps:
         settled = settle(graph, before, _to_run(graph, before), manifests)
         return settled.status, settled.errors
 
-    # ---- the cache
-
-    def index_outputs(self, records: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]]:
-        """Add the outputs that these queue messages name to the cache; answer with the messages to try again."""
-        batch = read_index_messages(records)
-        keys = [key for message in batch.keys.values() for key in message]
-        return batch.failures(self.index.add_some(keys) if keys else ())
-
     # ---- files
 
     def _portfolio(self, key: str) -> Portfolio:
@@ -490,13 +520,13 @@ class Steps:
 def _outputs(settings: Settings) -> Outputs:
     """Return this worker's outputs; shared inputs stay in memory from batch to batch."""
 
-    def requeue(names: Sequence[str]) -> None:
-        send_all(settings.index_queue_url, [names_message(names)])
+    def requeue(written: Mapping[str, float]) -> None:
+        send_all(settings.index_queue_url, [outputs_message(written)])
 
     return Outputs(
         Bucket(settings.bucket),
         memory_bytes=settings.memory_cache_bytes,
-        lifecycle_days=settings.lifecycle_days,
+        retention_seconds=settings.retention_seconds,
         requeue=requeue,
     )
 
