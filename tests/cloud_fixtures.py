@@ -30,6 +30,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ROLE = f"arn:aws:iam::{servers.ACCOUNT}:role/test"
 
 
+#: Waits of the workers and their scaler, so that a test need not wait minutes.
+SHORTENED = {"EarlyStopSeconds": "3", "WorkerVisibility": "8", "ScalerWait": "1"}
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """One MiniStack and shortcuts to what the tests make in it."""
@@ -112,7 +116,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     shared = base.parent if worker else base
     state_dir, me = shared / "cloud", worker or "main"
     with _users(shared) as users:
-        running = embedded.up(root=ROOT, state_dir=state_dir)
+        running = embedded.up(root=ROOT, state_dir=state_dir, parameters=SHORTENED)
         users.add(me)
     yield running
     with _users(shared) as users:

@@ -32,8 +32,8 @@ from riskmill_cli.portfolio_folder import PreparedPortfolio
 from riskmill_local import processes
 from riskmill_local.cloud import Cloud
 
-#: Two batches at a time, as on a laptop.
-OPTIONS = {"parallelism": 4, "max_concurrency": 2}
+#: Two batches at a time, as on a laptop, all of them on Lambda; test_fargate.py is about the others.
+OPTIONS = {"parallelism": 4, "max_concurrency": 2, "compute": "lambda"}
 
 #: With this, a batch holds one or two jobs, and a tiny portfolio has as many waves as its graph has levels.
 SMALL_BATCHES = {"max_batch_seconds": 0.02}

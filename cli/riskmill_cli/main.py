@@ -19,6 +19,7 @@ from rich.table import Table
 from riskmill import __version__
 from riskmill.aws.deployment import Deployment, Uploaded
 from riskmill.errors import RiskmillError
+from riskmill.strategy import Wish
 from riskmill_cli.cache_commands import cache_app, dlq_app
 from riskmill_cli.session import CloudName, connect, console, emit, phases, project_root, state_dir, told
 
@@ -171,6 +172,10 @@ def rollup(
     parallelism: Annotated[int | None, typer.Option(min=1, help="batches wanted at the same time")] = None,
     max_concurrency: Annotated[int | None, typer.Option(min=1, help="batches run at the same time")] = None,
     max_batch_seconds: Annotated[float | None, typer.Option(min=0.1, help="longest batch planned")] = None,
+    compute: Annotated[str | None, typer.Option(help="auto, lambda or fargate: where the batches run")] = None,
+    compute_model: Annotated[
+        list[str] | None, typer.Option(help="MODEL=auto|lambda|fargate, for one model; may be given again")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run a Risk Rollup of a portfolio, with live progress. Ctrl-C asks whether to stop the run."""
@@ -180,10 +185,13 @@ def rollup(
             ("parallelism", parallelism),
             ("max_concurrency", max_concurrency),
             ("max_batch_seconds", max_batch_seconds),
+            ("compute", compute),
+            ("compute_models", dict(pair.partition("=")[::2] for pair in compute_model) if compute_model else None),
         )
         if value is not None
     }
     with told(as_json):
+        Wish.of(options)
         deployment = connect(cloud, stack)
         run = run_rollup(deployment, portfolio, options, run_id=run_id or new_run_id(), wait=wait, quiet=as_json)
         if as_json:
@@ -382,6 +390,47 @@ def write_report(deployment: Deployment, run_id: str, out: Path) -> Path:
     except OSError as error:
         raise RiskmillError(f"{out}: {error.strerror}") from error
     return out.resolve()
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path | None, typer.Argument(help="portfolio folder; else one is invented by size")] = None,
+    deals: Annotated[int, typer.Option(min=1, help="deals of the invented portfolio")] = 7_000,
+    trials: Annotated[int, typer.Option(min=1, help="trials of the invented portfolio")] = 1_000_000,
+    input_tb: Annotated[float, typer.Option(min=0, help="terabytes that the pricing jobs read in all")] = 0.0,
+    work_hours: Annotated[float, typer.Option(min=0, help="hours of all models together; 0: measured rates")] = 0.0,
+    tasks: Annotated[int, typer.Option(min=1, help="Fargate tasks at the most")] = 3_000,
+    compute: Annotated[str, typer.Option(help="auto, lambda or fargate")] = "fargate",
+    scaling: Annotated[str, typer.Option(help="run-task (the scaler) or service (target tracking)")] = "run-task",
+    out: Annotated[Path | None, typer.Option(help="HTML file for charts")] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict a run on AWS: time, tasks, cost and bottleneck, by the planner's waves and the scaler's own code."""
+    from riskmill_cli import simulate as simulator
+    from riskmill_cli.portfolio_folder import read_folder
+    from riskmill_cli.simulation import Assumptions
+
+    with told(as_json):
+        if scaling not in ("run-task", "service"):
+            raise RiskmillError(f"--scaling {scaling!r}: run-task or service")
+        portfolio = read_folder(folder).portfolio if folder else simulator.invented(deals, trials)
+        answer = simulator.predict(
+            portfolio,
+            wish=Wish.of({"compute": compute}),
+            size=simulator.Size(input_bytes=input_tb * 1e12, work_hours=work_hours),
+            given=Assumptions(max_tasks=tasks),
+            scaling="service" if scaling == "service" else "run-task",
+        )
+        outcome = answer.pop("outcome")
+        charts = simulator.write_charts(outcome, out) if out else None
+        if as_json:
+            emit(answer | ({"charts": str(charts)} if charts else {}))
+            return
+        console.print(
+            f"{answer['jobs']:,} jobs in {answer['waves']} waves, {answer['work_hours']:,.1f} hours of work: "
+            f"[bold]{answer['seconds'] / 60:,.1f} minutes[/] with up to {answer['most_tasks']:,} tasks, "
+            f"[bold]${answer['cost']:,.2f}[/]; bottleneck: {answer['bottleneck']} (simulated)"
+        )
 
 
 @app.command()

@@ -32,6 +32,8 @@ class Size:
     #: typical line on a layer, USD
     line: float
     format: str
+    #: replicates of the bootstrap of the top group's tail: minutes of fits, which the planner sends to Fargate
+    replicates: int = 0
 
 
 SIZES = {
@@ -45,6 +47,7 @@ SIZES = {
         100_000,
         3_500_000.0,
         "parquet",
+        4_000,
     ),
 }
 SEED = 20240701
@@ -117,7 +120,7 @@ def _head(size: str, what: Size) -> dict[str, Any]:
         "trials": what.trials,
         "seed": SEED,
         "group": TOP,
-    }
+    } | ({"tail_fit_replicates": what.replicates} if what.replicates else {})
 
 
 def _perils(market: Market) -> pa.Table:

@@ -26,12 +26,16 @@ from typing import Any
 
 import boto3
 
-from riskmill_local import deploy, processes, servers
+from riskmill_local import agent, deploy, processes, servers
 from riskmill_local.processes import Started
 from riskmill_local.servers import Layout
 
 STACK_NAME = "riskmill"
 REDIS_HOST = "127.0.0.1"
+
+# One batch a worker, and a few workers: each is a process (or a container) of this machine. A full Fargate task would
+# be four of them.
+WORKERS = {"WorkerProcesses": "1", "MaxTasks": str(max(2, os.cpu_count() or 2))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def up(
             on_phase("building (sam build)")
         building.result()
         given = {"Target": "local", "RedisHost": cloud.redis_host, "RedisPort": str(cloud.redis_port)}
-        wanted = cloud.parameters | given | (parameters or {})
+        wanted = WORKERS | cloud.parameters | given | (parameters or {})
         digest = deploy.deployment_digest(sources, stack_name, wanted)
         outputs = cloud.outputs
         if cloud.deployed != digest:
@@ -175,12 +179,14 @@ def _running(layout: Layout) -> Cloud:
     layout.identity.write_text(cloud_id)
     redis, redis_port = servers.start_redis(layout, cloud_id)
     ministack, port = servers.start_ministack(layout, cloud_id, redis_port)
+    endpoint = f"http://127.0.0.1:{port}"
+    tasks = servers.start_agent(layout, cloud_id, endpoint)
     cloud = Cloud(
         cloud_id=cloud_id,
         state_dir=layout.state_dir,
-        endpoint=f"http://127.0.0.1:{port}",
+        endpoint=endpoint,
         redis_port=redis_port,
-        processes={"ministack": ministack, "redis": redis},
+        processes={"ministack": ministack, "redis": redis, "agent": tasks},
     )
     cloud.save()
     return cloud
@@ -190,7 +196,8 @@ def _clear(layout: Layout) -> int:
     """End the processes of a cloud and remove its files, except the logs; how many processes there were."""
     ended = 0
     if layout.identity.is_file():
-        ended = processes.end_all(layout.identity.read_text(), layout.redis)
+        cloud_id = layout.identity.read_text()
+        ended = processes.end_all(cloud_id, layout.redis) + agent.remove_containers(cloud_id)
     for folder in (layout.redis, layout.tmp, layout.artefacts):
         shutil.rmtree(folder, ignore_errors=True)
     layout.record.unlink(missing_ok=True)

@@ -38,6 +38,16 @@ def push(execution: Execution) -> None:
     _running.set((*_running.get(), execution))
 
 
+def apart[R](start: Callable[[dict[str, Any]], R], request: dict[str, Any]) -> R:
+    """Call `start` so that what it starts does not belong to the executions that this thread works for."""
+
+    def alone() -> R:
+        _running.set(())
+        return start(request)
+
+    return contextvars.copy_context().run(alone)
+
+
 def stopped() -> bool:
     """Whether one of the executions that this thread works for is not running any more."""
     return any(execution["status"] != "RUNNING" for execution in _running.get())

@@ -13,17 +13,23 @@ stays MiniStack's own.
 import functools
 import hashlib
 import inspect
+import json
+import os
 import textwrap
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ministack.core import lambda_runtime
-from ministack.services import dynamodb, lambda_svc, s3, sqs, stepfunctions
+from ministack.core import lambda_runtime, responses
+from ministack.services import dynamodb, ecs, lambda_svc, s3, sqs, stepfunctions
 from ministack.services.cloudformation import provisioners
 
 from riskmill_local import executions, streams, worker
+
+#: Name of the file of ecs_faults, in MiniStack's STATE_DIR.
+RUN_TASK_FAULTS = "run-task-faults.jsonl"
 
 MINISTACK_VERSION = "1.5.33"
 
@@ -31,6 +37,7 @@ MINISTACK_VERSION = "1.5.33"
 DIGESTS = {
     "dynamodb._build_change_record": "45f604ee477218c3",
     "dynamodb._ttl_reaper": "66841bfd60279dd7",
+    "ecs._run_task": "6e96d8f5a5b850d7",
     "lambda_runtime._worker_class_for": "b5a23849280af819",
     "lambda_svc._execute_function_warm": "62b9218bef5b948a",
     "lambda_svc._poll_dynamodb_streams": "2b2460e933a9f3c3",
@@ -47,6 +54,7 @@ DIGESTS = {
     "stepfunctions._evaluate_rule": "728e6547c8ca20e5",
     "stepfunctions._execute_task": "53c818d247dba62c",
     "stepfunctions._fail_execution": "e6da895fa0b74cdd",
+    "stepfunctions._invoke_nested_start_execution": "fc2b83eed27ac70b",
     "stepfunctions._invoke_with_callback": "bbb38423156a0d3d",
     "stepfunctions._nested_execution_failure": "aa53a760707b05bc",
     "stepfunctions._resolve_path": "4ca0c5fe9f7014c6",
@@ -504,6 +512,15 @@ def sfn_nested_failure() -> None:
     replace(stepfunctions, "_nested_execution_failure", executions.nested_failure)
 
 
+def sfn_started_executions() -> None:
+    """An execution that another one starts without waiting for it lives on when that one has ended."""
+    edit(
+        stepfunctions,
+        "_invoke_nested_start_execution",
+        ("= _start_execution(request)\n", "= _riskmill.apart(_start_execution, request)\n"),
+    )
+
+
 def sfn_paths() -> None:
     """A JSONPath that finds nothing fails the execution; MiniStack goes on with null. IsPresent sees nulls."""
     replace(stepfunctions, "_resolve_path", executions.resolve_path)
@@ -518,6 +535,37 @@ def sfn_paths() -> None:
         ),
         ('    if "IsPresent" in rule:\n        return (value is not None) == rule["IsPresent"]\n', ""),
     )
+
+
+# --- ECS ------------------------------------------------------------------------------------------------------------
+
+
+def ecs_faults() -> None:
+    """RunTask answers what a file in the cloud's folder says, line by line, as long as it has lines: faults for tests.
+
+    A line is {"error", "message"} (the call is refused) or {"failures": [reasons]} (so many of its tasks do not start).
+    """
+    run_task = ecs._run_task
+
+    def with_faults(data: dict[str, Any]) -> Any:
+        faults = Path(os.environ.get("STATE_DIR", "")) / RUN_TASK_FAULTS
+        lines = faults.read_text().splitlines() if faults.is_file() else []
+        if not lines:
+            return run_task(data)
+        faults.write_text("\n".join(lines[1:]))
+        fault = json.loads(lines[0])
+        if "error" in fault:
+            return responses.error_response_json(fault["error"], fault["message"], 400)
+        started = int(data.get("count", 1)) - len(fault["failures"])
+        status, headers, body = run_task(data | {"count": started})
+        answer = json.loads(body)
+        answer["failures"] = [{"reason": reason} for reason in fault["failures"]]
+        return status, headers, json.dumps(answer).encode()
+
+    if ecs._ACTION_MAP["RunTask"] is not run_task:
+        raise PatchError("RunTask is not answered by _run_task any more")
+    replace(ecs, "_run_task", with_faults)
+    ecs._ACTION_MAP["RunTask"] = with_faults
 
 
 PATCHES: tuple[Callable[[], None], ...] = (
@@ -537,7 +585,9 @@ PATCHES: tuple[Callable[[], None], ...] = (
     sfn_callbacks,
     sfn_maps,
     sfn_nested_failure,
+    sfn_started_executions,
     sfn_paths,
+    ecs_faults,
 )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from riskmill.errors import RiskmillError
 from riskmill_local import processes
+from riskmill_local.agent import MODE
 from riskmill_local.launcher_env import ARTEFACTS, HANDLER_ENV, TTL_SECONDS
 from riskmill_local.processes import REDIS_NAMES, Started, free_port
 
@@ -158,6 +159,18 @@ def start_ministack(layout: Layout, cloud_id: str, redis_port: int) -> tuple[Sta
 
     command = [sys.executable, "-m", "riskmill_local.launcher"]
     return _start("ministack", layout, layout.tmp, environment, lambda _: command, ready)
+
+
+def start_agent(layout: Layout, cloud_id: str, endpoint: str) -> Started:
+    """Start the agent that makes ECS tasks real."""
+    environment = base_environment(layout, cloud_id) | aws_environment(endpoint)
+    environment |= {
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+        HANDLER_ENV: json.dumps(HANDLER_VARIABLES),
+        MODE: os.environ.get(MODE, "auto"),
+    }
+    command = [sys.executable, "-m", "riskmill_local.agent"]
+    return processes.start(command, env=environment, cwd=layout.logs, log=layout.logs / "agent.log")
 
 
 def _start(

@@ -20,7 +20,8 @@ STREAM, EXPIRIES, DEAD_LETTERS = "riskmill-expiries", "riskmill-expiry", "riskmi
 
 
 def _forget_clients() -> None:
-    for cached in (clients.client, clients.redis_client, runtime.steps, runtime.cache_steps, steps._outputs):
+    cached_functions = (clients.client, clients.redis_client, runtime.steps, runtime.cache_steps, runtime.scaling)
+    for cached in (*cached_functions, steps._outputs):
         cached.cache_clear()
 
 

@@ -48,3 +48,11 @@ class TransientError(RiskmillError):
 
 class AccessRefused(RiskmillError):
     """AWS refused an action that the role should allow: a fault of the deployment, not of a job. Never retried."""
+
+
+class WorkerDied(RiskmillError):
+    """Workers were killed while they ran this batch. The state machine gives it more memory, then splits it."""
+
+
+class BatchBusy(RiskmillError):
+    """Another worker is at this batch: its message was delivered twice. It is left to come back later."""

@@ -35,15 +35,16 @@ DEFAULT_RATES: dict[str, float] = {
     "price_tail": 5e-9,
     "compare_groups": 1e-2,
     "tabulate_deals": 1e-3,
+    "fit_tail": 2.5e-2,
 }
 
 #: Seconds that any job costs beside its model: reading inputs and writing the output.
 JOB_OVERHEAD_SECONDS = 0.008
 
 
-#: Waves of one round. Each is about 26 events in the rollup's history, of which Step Functions allows 25,000 over all
+#: Waves of one round. Each is about 44 events in the rollup's history, of which Step Functions allows 25,000 over all
 #: rounds: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html (tests/unit/test_template.py counts)
-MAX_WAVES = 150
+MAX_WAVES = 100
 
 #: An object of a wave's jobs is closed once it is this large.
 JOBS_OBJECT_BYTES = 32 * 1024 * 1024
@@ -71,8 +72,10 @@ class Batch:
     jobs: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
-    #: where it runs: always Lambda until there are Fargate tasks to plan for
+    #: where it runs, the size of its Fargate task, and why (strategy.py)
     target: str = "lambda"
+    size: str = ""
+    why: str = ""
 
 
 def prune(graph: JobGraph, available: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -229,6 +232,8 @@ def wave_files(
                 "jobs": len(batch.jobs),
                 "seconds": round(batch.seconds, 3),
                 "target": batch.target,
+                "size": batch.size,
+                "why": batch.why,
                 "object": name,
                 "start": start,
                 "end": start + len(data),

@@ -178,6 +178,10 @@ def _in_inuring_order(contracts: tuple[Outwards, ...]) -> tuple[Outwards, ...]:
     return tuple(sorted(contracts, key=lambda contract: (contract.group_id, contract.priority, contract.contract_id)))
 
 
+#: Replicates of a bootstrap, at the most.
+MAX_REPLICATES = 1_000_000
+
+
 def _by_currency_and_date(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
     return tuple(sorted(rates, key=lambda rate: (rate.currency, rate.date)))
 
@@ -218,6 +222,8 @@ class Portfolio(_Frozen):
     rates: Annotated[tuple[Rate, ...], AfterValidator(_by_currency_and_date)] = later(())
     #: sorted by index
     indices: Annotated[tuple[IndexLosses, ...], AfterValidator(_by_index)] = later(())
+    #: replicates of the bootstrap of the top group's fitted tail; 0 fits none
+    tail_fit_replicates: Annotated[int, Field(ge=0, le=MAX_REPLICATES)] = later(0)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from riskmill.checks import MAX_ID, MAX_TEXT
 from riskmill.models.catalogue import DAYS_IN_MONTH, FREQUENCIES
 from riskmill.models.pricing import Pricing
-from riskmill.portfolio import MAX_PRIORITY, MAX_SEED, MAX_TRIALS, Currency, Id, Name
+from riskmill.portfolio import MAX_PRIORITY, MAX_REPLICATES, MAX_SEED, MAX_TRIALS, Currency, Id, Name
 from riskmill.terms import RecoveryOrder, ReinstatementBasis, Terms, TreatyType
 
 #: Event ids are int32 in every output.
@@ -418,6 +418,9 @@ class PortfolioFile(BaseModel):
         bool, Field(description="Draw an event's loss from its law, rather than take its mean.")
     ] = False
     pricing: Annotated[Pricing, Field(description="Loads and expenses of technical premiums.")] = Pricing()
+    tail_fit_replicates: Annotated[
+        int, Field(ge=0, le=MAX_REPLICATES, description="Replicates of the bootstrap of the top group's fitted tail.")
+    ] = 0
 
 
 def parse_number(text: str) -> float | None:

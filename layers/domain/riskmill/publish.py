@@ -1,7 +1,7 @@
 """From the outputs of a run's last jobs to its results: pure arithmetic on small arrays, and names put back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from riskmill.graph import topological_order
 from riskmill.models.allocation import DEAL_FIGURES, read_ids
@@ -21,9 +21,10 @@ from riskmill.results import (
     PortfolioFacts,
     Run,
     Summary,
+    TailFit,
     tables,
 )
-from riskmill.rollup_graph import DEALS, compared_groups, groups_name, measure_name
+from riskmill.rollup_graph import DEALS, compared_groups, groups_name, measure_name, tail_fit_name
 from riskmill.terms import Terms
 
 _EP = ("oep", "oep_low", "oep_high", "oep_tvar", "aep", "aep_low", "aep_high", "aep_tvar")
@@ -51,11 +52,35 @@ def summarise(portfolio: Portfolio, key: str, targets: Mapping[str, Arrays], run
         groups=_with_tails(portfolio, groups, deal_results, targets),
         deals=deal_results,
         layers=_layers(deals, targets[DEALS]),
+        tail_fits=tuple(_tail_fits(targets)),
         tail=float(top["tail"][0]),
         tvar=tvar,
         net_tvar=float(targets[measure_name(portfolio.group, "net")]["tvar"][0]),
         ep_calc=2 if portfolio.secondary_uncertainty else 1,
     )
+
+
+def _tail_fits(targets: Mapping[str, Arrays]) -> Iterator[TailFit]:
+    """Yield the fitted tails that are among the targets."""
+    for perspective in PERSPECTIVES:
+        fitted = targets.get(tail_fit_name(perspective))
+        if fitted is None:
+            continue
+        for kind in ("oep", "aep"):
+            threshold, excesses, shape, shape_low, shape_high = fitted[f"{kind}_fit"].tolist()
+            yield TailFit(
+                perspective=perspective,
+                kind=kind,
+                threshold=threshold,
+                excesses=excesses,
+                shape=shape,
+                shape_low=shape_low,
+                shape_high=shape_high,
+                return_period=tuple(fitted["return_period"].tolist()),
+                loss=tuple(fitted[kind].tolist()),
+                low=tuple(fitted[f"{kind}_low"].tolist()),
+                high=tuple(fitted[f"{kind}_high"].tolist()),
+            )
 
 
 def result_tables(summary: Summary) -> dict[str, bytes]:

@@ -64,6 +64,8 @@ class Run(_Record):
     rounds: int
     #: batches by where they ran, such as {"lambda": 12, "fargate": 3}
     compute: dict[str, int] = Field(default_factory=dict)
+    #: jobs by where they ran and why there, such as {"lambda: fits with margin": 90}
+    why: dict[str, int] = Field(default_factory=dict)
 
 
 class PortfolioFacts(_Record):
@@ -127,6 +129,25 @@ class Curve(_Record):
     return_period: tuple[Figure, ...] = ()
     oep: tuple[Figure, ...] = ()
     aep: tuple[Figure, ...] = ()
+
+
+class TailFit(_Record):
+    """The top group's tail beyond what the trials show: a generalised Pareto law over a threshold, with 95% intervals.
+
+    `loss`, `low` and `high` are of the return periods, in the same order.
+    """
+
+    perspective: Perspective
+    kind: Literal["oep", "aep"]
+    threshold: Figure
+    excesses: Figure
+    shape: Figure
+    shape_low: Figure
+    shape_high: Figure
+    return_period: tuple[float, ...]
+    loss: tuple[Figure, ...]
+    low: tuple[Figure, ...]
+    high: tuple[Figure, ...]
 
 
 class GroupResult(_Record):
@@ -255,6 +276,8 @@ class Summary(_Record):
     #: ORD's EPCalc. 1, mean damage loss: an occurrence's loss is its event's mean. 2, full uncertainty: it is sampled,
     #: and all sampled years are ranked together.
     ep_calc: Literal[1, 2] = 1
+    #: of the top group, where the portfolio asks for them
+    tail_fits: tuple[TailFit, ...] = ()
     errors: tuple[Failure, ...] = ()
 
     def top(self, perspective: Perspective) -> GroupResult | None:

@@ -138,6 +138,8 @@ class _Rollup:
             gross[group_id] = self._sum(group_id, [*own, *(gross[child] for child in group.groups)])
             net[group_id] = self._net(group, own, gross, net, yets)
         measures = {group_id: self._measure(group_id, gross, net, yets) for group_id in order}
+        if self.portfolio.tail_fit_replicates:
+            self._fit_tails({"gross": gross[self.portfolio.group], "net": net[self.portfolio.group]}, yets)
         self._compare(measures)
         self._allocate(yets, measures[self.portfolio.group])
         return self.graph.build()
@@ -290,6 +292,16 @@ class _Rollup:
             self.graph.target(measure_name(group_id, perspective), job)
         return measured
 
+    def _fit_tails(self, top: dict[str, list[int]], yets: list[int]) -> None:
+        """Add the fitted tails of the top group: minutes each, whatever the trials."""
+        replicates = self.portfolio.tail_fit_replicates
+        params = {"blocks": len(self.blocks), "replicates": replicates, "seed": self.portfolio.seed}
+        spec = self.graph.spec("fit_tail", 1, params)
+        for perspective, jobs in top.items():
+            subject = self.graph.subject(f"group {self.portfolio.group} {perspective}")
+            job = self.graph.job(spec, [*yets, *jobs], subject=subject, work=2 * replicates)
+            self.graph.target(tail_fit_name(perspective), job)
+
     def _compare(self, measures: dict[str, dict[str, int]]) -> None:
         """Add what each group does to the top group's tail, as many groups at a time as a job may read."""
         top = self.portfolio.group
@@ -367,6 +379,11 @@ def compared_groups(portfolio: Portfolio) -> list[list[str]]:
 def measure_name(group_id: str, perspective: str) -> str:
     """Return the name under which a group's measures are wanted."""
     return f"measure/{perspective}/{group_id}"
+
+
+def tail_fit_name(perspective: str) -> str:
+    """Return the name under which the top group's fitted tail is wanted."""
+    return f"tail_fit/{perspective}"
 
 
 def allocate_params(

@@ -315,7 +315,7 @@ def test_a_second_rollup_computes_nothing_and_says_the_same(machine: Machine, ti
     machine.answers.clear()
     machine.run("second", key)
     assert [name for name, _ in machine.answers] == ["build_graph", "look_up_keys", "plan_waves", "publish_results"]
-    assert machine.called("plan_waves") == [{"round": 0, "waves": 0, "jobs": 0}]
+    assert machine.called("plan_waves") == [{"round": 0, "waves": 0, "jobs": 0, "workers": 0, "concurrency": 10_000}]
     assert machine.parts() == before
     first, second = (json.loads(machine.get(result_file(run, "summary.json"))) for run in ("first", "second"))
     assert second["run"]["cached"] == ALL_JOBS

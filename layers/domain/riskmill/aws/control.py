@@ -63,6 +63,10 @@ def _stored(value: Any) -> Any:
     return value
 
 
+#: What the control table's other readers and writers need of this module.
+plain, stored, translating = _plain, _stored, _translating
+
+
 class ControlTable:
     """Reads and writes the control table."""
 

@@ -17,6 +17,7 @@ import numpy as np
 from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 
+from riskmill.aws.claims import Claims
 from riskmill.aws.clients import redis_of
 from riskmill.aws.control import ControlTable
 from riskmill.aws.index import OutputIndex, index_of
@@ -31,7 +32,9 @@ from riskmill.errors import (
     RiskmillError,
     RunCancelled,
     TransientError,
+    WorkerDied,
 )
+from riskmill.escalation import rules, split_item
 from riskmill.expiry import expires_at, expiries
 from riskmill.graph import JobGraph
 from riskmill.index_events import outputs_message
@@ -41,6 +44,7 @@ from riskmill.partitions import PARTITIONS
 from riskmill.planner import PlanSettings, estimate_seconds, frontier, plan_waves, prune, wave_files
 from riskmill.portfolio import Portfolio
 from riskmill.publish import result_tables, summarise
+from riskmill.quotas import MAP_CHILDREN
 from riskmill.results import Run
 from riskmill.rollup_graph import rollup_graph
 from riskmill.run_files import (
@@ -56,6 +60,7 @@ from riskmill.run_files import (
 )
 from riskmill.settings import Settings
 from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, settle, unaccounted
+from riskmill.strategy import Sizes, Wish, demand_of, estimate_mb, place
 
 #: Names in an error message; the whole list is in the run's files.
 NAMED = 10
@@ -77,6 +82,7 @@ class Steps:
         self.settings = settings
         self.bucket = Bucket(settings.bucket)
         self.control = ControlTable(settings.control_table)
+        self.claims = Claims(settings.control_table, settings.visibility_seconds)
 
     @property
     def index(self) -> OutputIndex:
@@ -124,12 +130,17 @@ class Steps:
         settings = self._plan_settings(run_id, round_number)
         seconds = estimate_seconds(graph, self.control.rates())
         waves = plan_waves(graph, run, seconds, settings)
+        options = self.control.run(run_id).get("options", {})
+        place(waves, graph, estimate_mb(graph), Wish.of(options), self._sizes())
+        on_fargate = demand_of(waves)
         for number, wave in enumerate(waves):
             items: list[dict[str, object]] = []
             for name, jobs, part in wave_files(graph, wave, run_id=run_id, round_number=round_number):
                 self.bucket.put(name, jobs)
                 items.extend(part)
-            self.bucket.put_json(wave_file(run_id, round_number, number), items)
+            self.bucket.put_json(
+                wave_file(run_id, round_number, number), [item | rules(item, options) for item in items]
+            )
         counts = [
             {"jobs": sum(len(b.jobs) for b in w), "batches": len(w), "seconds": round(sum(b.seconds for b in w), 3)}
             for w in waves
@@ -137,10 +148,24 @@ class Steps:
         jobs_to_run = int(np.count_nonzero(run))
         facts: dict[str, Any] = {"phase": "running", "round": round_number, f"waves_r{round_number}": counts}
         facts["demand"] = max((wave["batches"] for wave in counts), default=0)
+        facts |= {"fargate_waves": on_fargate, "at_wave": 0, "at_entered": time.time()}
         if round_number == 0:
             facts |= {"cached": int(np.count_nonzero(status == JobStatus.CACHED)), "to_run": jobs_to_run}
         self.control.update_run(run_id, **facts)
-        return {"round": round_number, "waves": len(waves), "jobs": jobs_to_run}
+        workers = max((sum(wave.values()) for wave in on_fargate), default=0)
+        # Lambda's bound on concurrency does not bind the batches that only wait for a worker.
+        concurrency = min(MAP_CHILDREN, int(options.get("max_concurrency", MAP_CHILDREN)) + workers)
+        return {
+            "round": round_number,
+            "waves": len(waves),
+            "jobs": jobs_to_run,
+            "workers": workers,
+            "concurrency": concurrency,
+        }
+
+    def _sizes(self) -> Sizes:
+        standard = self.settings.worker_memory / self.settings.worker_processes
+        return Sizes(self.settings.lambda_memory, standard, self.settings.large_memory)
 
     def _plan_settings(self, run_id: str, round_number: int) -> PlanSettings:
         """Each further round plans smaller batches, so that a job which kills its worker ends up alone."""
@@ -164,9 +189,25 @@ class Steps:
         if self.control.is_over(run_id):
             raise RunCancelled(run_id)
         facts = {name: item[name] for name in ("round", "wave", "jobs")} | {"where": where}
-        attempt = self.control.begin_batch(run_id, batch_id, **facts)
-        lines = self.bucket.get(item["object"], start=item["start"], end=item["end"]).splitlines()
-        jobs = [Job.from_dict(json.loads(line)) for line in lines]
+        facts |= {name: item[name] for name in ("why", "size") if item.get(name)}
+        if where == "lambda":
+            attempt = self.control.begin_batch(run_id, batch_id, **facts)
+        else:
+            attempt = self.claims.begin(item, facts)
+        try:
+            return self._run_batch(item, time_left, where, attempt)
+        except MemoryError as error:
+            if where == "lambda":
+                raise
+            self.claims.died(item)
+            raise WorkerDied(f"{batch_id} ran out of memory: {error}") from error
+        finally:  # unless this process is killed: then the claim stays, and tells the next worker
+            if where != "lambda":
+                self.claims.end(item)
+
+    def _run_batch(self, item: Mapping[str, Any], time_left: Callable[[], float], where: str, attempt: int) -> Manifest:
+        run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
+        jobs = self._jobs(item)
         limits = Limits(time_left, time.perf_counter, self._checkpoint(run_id, batch_id))
         manifest = Manifest(run_id, batch_id, attempt=attempt, where=where)
         try:
@@ -187,6 +228,36 @@ class Steps:
             model_seconds=round(sum(manifest.done.values()), 3),
         )
         return manifest
+
+    def _jobs(self, item: Mapping[str, Any]) -> list[Job]:
+        lines = self.bucket.get(item["object"], start=item["start"], end=item["end"]).splitlines()
+        return [Job.from_dict(json.loads(line)) for line in lines]
+
+    def next_piece(
+        self, item: Mapping[str, Any], waiting: Sequence[Mapping[str, Any]], *, died: bool
+    ) -> dict[str, Any]:
+        """Return what comes after a piece of a batch that kills its workers: {item, waiting, more}.
+
+        A piece that died is cut in half; a single job that did fails by itself, with the history of its attempts.
+        """
+        pieces = list(waiting)
+        if died:
+            data = self.bucket.get(item["object"], start=item["start"], end=item["end"])
+            halves = split_item(item, data)
+            pieces = [*halves, *pieces]
+            if not halves:
+                self._poisoned(item)
+        more = bool(pieces)
+        return {"item": pieces[0] if more else item, "waiting": pieces[1:], "more": more}
+
+    def _poisoned(self, item: Mapping[str, Any]) -> None:
+        """Write the manifest of a job that kills whatever worker runs it."""
+        run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
+        (job,) = self._jobs(item)
+        error = f"{job.model} version {job.version} kills its workers: {self.claims.history(item)}"
+        manifest = Manifest(run_id, batch_id, where="fargate", failed={job.key: error})
+        self.bucket.put_json(f"{manifest_folder(run_id, item['round'])}{batch_id}.json", manifest.to_dict())
+        self.control.end_batch(run_id, batch_id, done=0, failed=1, missing=0, left=0, seconds=0.0)
 
     def _checkpoint(self, run_id: str, batch_id: str) -> Callable[[int], bool]:
         """Return what a batch calls before each job: now and then it notes progress and looks at the cancel flag."""
@@ -347,8 +418,12 @@ class Steps:
     def _facts(self, run: Mapping[str, Any], *, ended: float, status: str) -> Run:
         batches = self.control.batches(str(run["run_id"]))
         where: dict[str, int] = {}
+        why: dict[str, int] = {}
         for batch in batches:
-            where[str(batch["where"])] = where.get(str(batch["where"]), 0) + int(batch.get("done", 0))
+            done = int(batch.get("done", 0))
+            where[str(batch["where"])] = where.get(str(batch["where"]), 0) + done
+            reason = f"{batch['where']}: {batch.get('why', 'as planned')}"
+            why[reason] = why.get(reason, 0) + done
         return Run(
             run_id=str(run["run_id"]),
             status=status,
@@ -361,6 +436,7 @@ class Steps:
             batches=len(batches),
             rounds=int(run.get("round", 0)) + 1,
             compute=where,
+            why=why,
         )
 
     def finish_failed(self, run_id: str, error: str, cause: str) -> dict[str, Any]:

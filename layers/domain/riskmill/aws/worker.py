@@ -24,7 +24,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from riskmill.aws.clients import client, code_of, translated
-from riskmill.errors import RiskmillError, RunCancelled, TransientError
+from riskmill.errors import BatchBusy, RiskmillError, RunCancelled, TransientError
 from riskmill.observability import logger
 from riskmill.settle import Manifest
 
@@ -57,10 +57,15 @@ class WorkerSettings:
     heartbeat_seconds: float = 30.0
     #: how long a batch may take to reach the end of its current job when the worker is asked to stop
     grace_seconds: float = 8.0
+    #: idle for so long, it stops if no running run can send work any more; 0 waits for idle_seconds in any case
+    early_stop_seconds: float = 0.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "WorkerSettings":
-        """Read QUEUE_URL and IDLE_MINUTES. Raises RiskmillError naming what is missing or cannot be read."""
+        """Read QUEUE_URL, IDLE_MINUTES, EARLY_STOP_SECONDS, VISIBILITY_SECONDS and HEARTBEAT_SECONDS.
+
+        Raises RiskmillError naming what is missing or cannot be read.
+        """
         queue_url = environment.get("QUEUE_URL", "")
         if not queue_url:
             raise RiskmillError("environment variable QUEUE_URL: the worker's queue is not named")
@@ -69,7 +74,16 @@ class WorkerSettings:
             idle_seconds = 60 * float(minutes)
         except ValueError as error:
             raise RiskmillError(f"environment variable IDLE_MINUTES: {minutes!r} is not a number") from error
-        return cls(queue_url, idle_seconds)
+        numbers: dict[str, Any] = {"idle_seconds": idle_seconds}
+        for name, kind in (("early_stop_seconds", float), ("visibility_seconds", int), ("heartbeat_seconds", float)):
+            if text := environment.get(name.upper()):
+                try:
+                    numbers[name] = kind(text)
+                except ValueError as error:
+                    raise RiskmillError(f"environment variable {name.upper()}: {text!r} is not a number") from error
+        if "visibility_seconds" in numbers:  # several beats before a message is delivered again
+            numbers.setdefault("heartbeat_seconds", numbers["visibility_seconds"] / 4)
+        return cls(queue_url, **numbers)
 
 
 @dataclass(slots=True)
@@ -86,9 +100,21 @@ class _Batch:
 class Worker:
     """Polls, runs, answers; one batch at a time."""
 
-    def __init__(self, settings: WorkerSettings, run_item: RunItem) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        run_item: RunItem,
+        *,
+        keep: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        release: Callable[[Mapping[str, Any]], None] = lambda _: None,
+        work_may_come: Callable[[], bool] = lambda: True,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`keep` and `release` tell of the batch in hand (aws/claims.py); `alive` is called at every turn."""
         self._settings = settings
         self._run_item = run_item
+        self._keep, self._release = keep, release
+        self._work_may_come, self._alive = work_may_come, alive
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batch")
 
@@ -101,10 +127,11 @@ class Worker:
         answered, last = 0, time.monotonic()
         logger.info("waiting for work", extra={"queue": self._settings.queue_url})
         while not self._stop.is_set():
-            if time.monotonic() - last > self._settings.idle_seconds:
-                logger.info("no work: ending", extra={"answered": answered})
-                break
+            self._alive()
             try:
+                if self._idle(time.monotonic() - last):
+                    logger.info("no work: ending", extra={"answered": answered})
+                    break
                 message = self._receive()
                 if message is None:
                     continue
@@ -114,6 +141,13 @@ class Worker:
                 self._stop.wait(self._settings.poll_seconds)
             last = time.monotonic()
         return answered
+
+    def _idle(self, seconds: float) -> bool:
+        """Tell whether to end after so long without a message. Raises TransientError."""
+        if seconds > self._settings.idle_seconds:
+            return True
+        early = self._settings.early_stop_seconds
+        return bool(early and seconds > early and not self._work_may_come())
 
     def _receive(self) -> dict[str, Any] | None:
         with _translating("ReceiveMessage"):
@@ -151,6 +185,7 @@ class Worker:
         beat_at = time.monotonic() + self._settings.heartbeat_seconds
         # This thread only waits, so that a signal is handled at once however long a numpy call takes.
         while not future.done() and not self._stop.is_set():
+            self._alive()
             wait([future], timeout=min(1.0, max(0.0, beat_at - time.monotonic())))
             if time.monotonic() >= beat_at and not future.done():
                 self._beat_if_possible(batch)
@@ -162,11 +197,16 @@ class Worker:
         """Answer the token and delete the message, or give the message back."""
         if not future.done():
             logger.warning("asked to stop within a job: giving its batch back", extra={"batch": dict(batch.item)})
+            self._release(batch.item)
             self._give_back(batch)
             return False
         error = future.exception()
         if error is None and self._stop.is_set() and future.result().left:
             self._give_back(batch)
+            return False
+        if isinstance(error, BatchBusy):
+            logger.info("delivered twice: left to its owner", extra={"batch": dict(batch.item)})
+            self._give_back(batch, delay=self._settings.visibility_seconds)
             return False
         if error is not None:
             logger.error("batch failed", extra={"error": f"{type(error).__name__}: {error}"})
@@ -211,6 +251,7 @@ class Worker:
     def _beat_if_possible(self, batch: _Batch) -> None:
         try:
             self._beat(batch)
+            self._keep(batch.item)
         except TransientError as error:  # the next beat comes before anything times out
             logger.warning("heartbeat missed", extra={"error": str(error)})
 
