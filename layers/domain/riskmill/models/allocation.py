@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.occurrences import F64, check_yet, need, split_blocks, trial_starts, trials_of
 from riskmill.models.pricing import LAYER_STATS, PRICE_FIGURES, price_figures
 from riskmill.models.registry import model
@@ -63,10 +64,10 @@ def allocate(params: AllocateParams, inputs: Sequence[Arrays]) -> dict[str, Arra
     first = 0
     for yet, leaf in zip(yets, leaves, strict=True):
         _check_leaf(leaf, params)
-        member, trial, annual = _annual_losses(leaf, yet)
-        sums += np.bincount(member, annual, minlength=deals)
-        squares += np.bincount(member, annual * annual, minlength=deals)
-        tail += np.bincount(member, annual * weight[first + trial], minlength=deals)
+        weights = weight[first : first + trials_of(yet)]
+        done = kernel.allocate(leaf, yet, weights) or _annual_sums(leaf, yet, weights)
+        for total, part in zip((sums, squares, tail), done, strict=True):
+            total += part
         stats += leaf["layer_stats"]
         first += trials_of(yet)
     mean = sums / trials
@@ -94,6 +95,17 @@ def _check_leaf(leaf: Arrays, params: AllocateParams) -> None:
     wanted = np.cumsum([0, *(len(layers) for layers in params.layers)])
     if leaf["layer_offsets"].tolist() != wanted.tolist():
         raise ModelError(f"the leaf has layers at {leaf['layer_offsets'].tolist()}; the deals have {wanted.tolist()}")
+
+
+def _annual_sums(leaf: Arrays, yet: Arrays, weight: F64) -> tuple[F64, F64, F64]:
+    """Return sums, squares and weighted sums of each member's annual losses."""
+    member, trial, annual = _annual_losses(leaf, yet)
+    members = leaf["member_offsets"].size - 1
+    return (
+        np.bincount(member, annual, minlength=members),
+        np.bincount(member, annual * annual, minlength=members),
+        np.bincount(member, annual * weight[trial], minlength=members),
+    )
 
 
 def _annual_losses(leaf: Arrays, yet: Arrays) -> tuple[Array, Array, F64]:

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.occurrences import F64, I64, sum_by_trial
 from riskmill.terms import Terms
 
@@ -67,8 +68,11 @@ def event_order_recovery(terms: Terms, loss: F64, starts: I64) -> tuple[F64, F64
     a year recovers `f(x1 + .. + xk) - f(x1 + .. + xk-1)`, f being the aggregate terms; years in which these do not
     bind recover their occurrence losses as they stand.
     """
-    total = sum_by_trial(loss, starts)
     deductible, limit = terms.aggregate_deductible, annual_limit(terms)
+    done = kernel.event_order_recovery(loss, starts, deductible, limit)
+    if done is not None:
+        return done
+    total = sum_by_trial(loss, starts)
     annual = annual_recovery(terms, total)
     if deductible > 0:
         recovery = np.zeros(loss.size)

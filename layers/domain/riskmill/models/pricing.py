@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.contracts import (
     annual_limit,
     event_order_recovery,
@@ -69,7 +70,11 @@ def price_deal(params: PriceDealParams, inputs: Sequence[Arrays]) -> dict[str, A
     """
     if len(inputs) != 2:
         raise ModelError(f"price_deal takes an ELT and a YET; it was given {len(inputs)} input(s)")
-    elt, yet = check_elt(inputs[0]), check_yet(inputs[1])
+    yet = check_yet(inputs[1])
+    done = kernel.price_deal(params.layers, inputs[0], yet)
+    if done is not None:
+        return {"row": done[0], "loss": done[1], "layer_stats": done[2]}
+    elt = check_elt(inputs[0])
     index = index_yet(yet)
     slots = index.slots(elt["event"])
     # Terms are applied to events, of which there are far fewer than occurrences.

@@ -1,0 +1,631 @@
+/* riskmill's compiled kernel: the hot loops of the models, giving the same bytes as numpy.
+ *
+ * Plain C99 without Python's headers, loaded by kernel.py through ctypes, which also checks types and lengths.
+ * Every sum runs in numpy's own order (see pairwise_sum), every product and difference is rounded by itself: build with
+ * -ffp-contract=off and without -ffast-math. Functions return DECLINED for what they do not take; numpy then does it, or
+ * says what is wrong. They share one arena, so calls must not overlap: ctypes.PyDLL keeps the interpreter's lock.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef KERNEL_SOURCE
+#define KERNEL_SOURCE "unknown"
+#endif
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#define DECLINED (-1)
+
+/* Losses above this are refused by numpy with a sentence (occurrences.MAX_LOSS). */
+#define MAX_LOSS 1e30
+/* As pricing._SURELY_BELOW: sums in another order differ by rounding; a year is left out only when surely below. */
+#define SURELY_BELOW (1.0 - 1e-9)
+/* Rows whose float64 sums are held at once when losses are rolled up: 512 KB, within a core's cache. */
+#define ROLL_UP_ROWS 65536
+#define RADIX_BITS 11
+#define RADIX (1 << RADIX_BITS)
+
+/* Digest of the source that this was built from. */
+EXPORT const char *riskmill_source(void) { return KERNEL_SOURCE; }
+
+/* ---- memory: one arena, reused by every call --------------------------------------------------------------------- */
+
+static char *arena;
+static size_t arena_size, arena_used;
+
+static void arena_start(void) { arena_used = 0; }
+
+/* Makes room for `bytes` in all; what earlier calls left is lost. */
+static int arena_room(size_t bytes)
+{
+    if (bytes > arena_size) {
+        size_t wanted = bytes + bytes / 4 + 65536;
+        free(arena);
+        arena = malloc(wanted);
+        arena_size = arena ? wanted : 0;
+    }
+    return arena != NULL;
+}
+
+static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+static void *arena_take(size_t bytes)
+{
+    void *at = arena + arena_used;
+    arena_used += padded(bytes);
+    return at;
+}
+
+/* Gives the memory back; for a worker that has priced an unusually large deal. */
+EXPORT void riskmill_release(void)
+{
+    free(arena);
+    arena = NULL;
+    arena_size = arena_used = 0;
+}
+
+/* ---- numpy's order of adding ------------------------------------------------------------------------------------- */
+
+/* numpy's pairwise sum of contiguous float64 (numpy/_core/src/umath/loops_utils.h.src), from 128 numbers on in halves. */
+static double pairwise_sum(const double *a, int64_t n)
+{
+    if (n < 8) {
+        double sum = -0.0;
+        for (int64_t i = 0; i < n; i++)
+            sum += a[i];
+        return sum;
+    }
+    if (n <= 128) {
+        double r[8], sum;
+        int64_t i;
+        for (int k = 0; k < 8; k++)
+            r[k] = a[k];
+        for (i = 8; i < n - n % 8; i += 8)
+            for (int k = 0; k < 8; k++)
+                r[k] += a[i + k];
+        sum = ((r[0] + r[1]) + (r[2] + r[3])) + ((r[4] + r[5]) + (r[6] + r[7]));
+        for (; i < n; i++)
+            sum += a[i];
+        return sum;
+    }
+    int64_t half = n / 2;
+    half -= half % 8;
+    return pairwise_sum(a, half) + pairwise_sum(a + half, n - half);
+}
+
+/* np.add.reduce */
+static double add_reduce(const double *a, int64_t n) { return n ? 0.0 + pairwise_sum(a, n) : 0.0; }
+
+/* One segment of np.add.reduceat: its first number, then the others. */
+static inline double add_segment(const double *a, int64_t n)
+{
+    if (n == 1)
+        return a[0];
+    if (n == 2)
+        return a[0] + a[1];
+    return a[0] + pairwise_sum(a + 1, n - 1);
+}
+
+/* ---- terms ------------------------------------------------------------------------------------------------------- */
+
+/* Terms of one layer as kernel.py packs them; infinity where there is no limit. */
+typedef struct {
+    double ceded_share, retention, limit;   /* occurrence terms */
+    double deductible, annual_limit;        /* aggregate terms */
+    double share;                           /* our part of the layer */
+    int64_t reinstatements, charges;        /* how many, and where their charges begin */
+} layer_t;
+
+static inline double excess(double loss, double retention, double limit)
+{
+    if (retention > 0.0) {
+        loss = loss - retention;
+        if (!(loss > 0.0))
+            loss = 0.0;
+    }
+    return loss < limit ? loss : limit;
+}
+
+static inline double occurrence_loss(const layer_t *t, double loss)
+{
+    return excess(t->ceded_share == 1.0 ? loss : loss * t->ceded_share, t->retention, t->limit);
+}
+
+static inline double annual_recovery(const layer_t *t, double total)
+{
+    return excess(total, t->deductible, t->annual_limit);
+}
+
+/* Recoveries in the order of events of one year in which aggregate terms bind: f(x1 + .. + xk) - f(x1 + .. + xk-1). */
+static inline void recover_in_order(const layer_t *t, const double *x, double *recovery, int64_t n)
+{
+    double running = 0.0, before = 0.0;
+    for (int64_t i = 0; i < n; i++) {
+        running = running + x[i];
+        double after = annual_recovery(t, running), paid = after - before;
+        recovery[i] = paid < x[i] ? paid : x[i];
+        before = after;
+    }
+}
+
+/* LAYER_STATS of annual recoveries; `spare` has room for as many numbers. */
+static void layer_stats(const layer_t *t, const double *charges, const double *annual, int64_t years, double trials,
+                        int64_t exhausted, double *spare, double *stats)
+{
+    int64_t attached = 0;
+    for (int64_t y = 0; y < years; y++) {
+        spare[y] = annual[y] * annual[y];
+        attached += annual[y] != 0.0;
+    }
+    stats[0] = trials;
+    stats[1] = add_reduce(annual, years);
+    stats[2] = add_reduce(spare, years);
+    stats[3] = (double)attached;
+    stats[4] = (double)exhausted;
+    stats[5] = 0.0;
+    if (t->reinstatements == 0 || t->limit == 0.0)
+        return;
+    memset(spare, 0, (size_t)years * sizeof *spare);
+    for (int64_t j = 0; j < t->reinstatements; j++) {
+        double charge = charges[t->charges + j], from = (double)j * t->limit;
+        if (charge > 0.0)
+            for (int64_t y = 0; y < years; y++)
+                spare[y] = spare[y] + charge * excess(annual[y], from, t->limit) / t->limit;
+    }
+    stats[5] = add_reduce(spare, years);
+}
+
+/* Years that exhaust a layer with an aggregate limit. */
+static int64_t count_exhausted(const layer_t *t, const double *annual, int64_t years)
+{
+    int64_t exhausted = 0;
+    for (int64_t y = 0; y < years; y++)
+        exhausted += annual[y] >= t->annual_limit && annual[y] > 0.0;
+    return exhausted;
+}
+
+/* ---- a deal on its own ELT --------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t row, trial;
+} occurrence_t;
+
+/* A YET, inverted (occurrences.YetIndex); occurrences are grouped by slot, in the order of time within one. */
+typedef struct {
+    const occurrence_t *occurrences;
+    const int64_t *begin, *count;
+    const int32_t *events;        /* event of each slot [slots] */
+    const int32_t *slot_of_event; /* [ids], or none where ids are too large for a table */
+    const int16_t *day;           /* of each row */
+    int64_t rows, slots, ids, trials;
+} yet_t;
+
+static int64_t slot_of(const yet_t *yet, int32_t event, int64_t *from)
+{
+    if (yet->ids)
+        return yet->slot_of_event[event < yet->ids - 1 ? event : yet->ids - 1];
+    int64_t low = *from, high = yet->slots;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (yet->events[middle] < event)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *from = low;
+    return low < yet->slots && yet->events[low] == event ? low : yet->slots;
+}
+
+/* Sorts keys by their upper 32 bits, all of which are below `end`; returns where the sorted keys are: `a` or `b`. */
+static uint64_t *sort_keys(uint64_t *a, uint64_t *b, int64_t n, int64_t end)
+{
+    if (n < 48) {
+        for (int64_t i = 1; i < n; i++) {
+            uint64_t key = a[i];
+            int64_t k = i;
+            for (; k && a[k - 1] > key; k--)
+                a[k] = a[k - 1];
+            a[k] = key;
+        }
+        return a;
+    }
+    static uint32_t counts[3][RADIX];
+    int passes = 1;
+    while (passes < 3 && (end - 1) >> (RADIX_BITS * passes))
+        passes++;
+    memset(counts, 0, (size_t)passes * sizeof counts[0]);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t row = (uint32_t)(a[i] >> 32);
+        for (int p = 0; p < passes; p++)
+            counts[p][row >> (RADIX_BITS * p) & (RADIX - 1)]++;
+    }
+    for (int p = 0; p < passes; p++) {
+        uint32_t *count = counts[p], at = 0;
+        for (int d = 0; d < RADIX; d++) {
+            uint32_t size = count[d];
+            count[d] = at;
+            at += size;
+        }
+        int shift = 32 + RADIX_BITS * p;
+        for (int64_t i = 0; i < n; i++)
+            b[count[a[i] >> shift & (RADIX - 1)]++] = a[i];
+        uint64_t *sorted = b;
+        b = a;
+        a = sorted;
+    }
+    return a;
+}
+
+/* Result of the latest call, in the arena. */
+static const int32_t *made_row;
+static const void *made_loss;
+static size_t made_size;
+static int64_t made_count;
+
+/* Copies the rows and losses of the latest call. */
+EXPORT void riskmill_take(int32_t *row, void *loss)
+{
+    memcpy(row, made_row, (size_t)made_count * sizeof *row);
+    memcpy(loss, made_loss, (size_t)made_count * made_size);
+}
+
+/* The deal's YELT: returns how many rows have a loss (riskmill_take copies them) and fills stats [n_layers, 6].
+ * Event losses are means times `rate`. Occurrences count on days first_day to last_day.
+ */
+EXPORT int64_t riskmill_price_deal(const yet_t *yet, const int32_t *event, const double *mean, int64_t n, double rate,
+                                   const layer_t *layers, const double *charges, int64_t n_layers, int64_t whole_year,
+                                   int64_t first_day, int64_t last_day, double *stats)
+{
+    made_count = 0;
+    if (n && event[0] < 0)
+        return DECLINED;
+    for (int64_t i = 0; i < n; i++)
+        if ((i && event[i] <= event[i - 1]) || !(mean[i] >= 0.0 && mean[i] <= MAX_LOSS) || signbit(mean[i]))
+            return DECLINED;
+
+    size_t events = padded((size_t)n * 8), by_layer = padded((size_t)(n * n_layers) * 8);
+    size_t by_trial = padded((size_t)yet->trials * 8);
+    int deductibles = 0;
+    for (int64_t l = 0; l < n_layers; l++)
+        deductibles += layers[l].deductible > 0.0;
+    /* First how many occurrences there are at the most, then the room for them. */
+    int64_t from = 0, bound = 0;
+    for (int64_t i = 0; i < n; i++)
+        bound += yet->count[slot_of(yet, event[i], &from)];
+    size_t many = padded((size_t)bound * 8);
+    arena_start();
+    if (!arena_room(events + by_layer + (deductibles ? by_trial + many : 0) + 8 * many + 4096))
+        return DECLINED;
+
+    int64_t *slot = arena_take((size_t)n * 8);
+    double *losses = arena_take((size_t)(n * n_layers) * 8);
+    from = 0;
+    for (int64_t i = 0; i < n; i++)
+        slot[i] = slot_of(yet, event[i], &from);
+    for (int64_t l = 0; l < n_layers; l++) {
+        const layer_t t = layers[l];
+        double *x = losses + l * n;
+        if (rate == 1.0)
+            for (int64_t i = 0; i < n; i++)
+                x[i] = occurrence_loss(&t, mean[i]);
+        else
+            for (int64_t i = 0; i < n; i++)
+                x[i] = occurrence_loss(&t, mean[i] * rate);
+    }
+
+    /* Occurrences that may recover something: of a layer with a deductible only those of years that may reach it. */
+    uint8_t *reached = NULL;
+    if (deductibles) {
+        double *total = arena_take((size_t)yet->trials * 8);
+        reached = arena_take((size_t)bound);
+        memset(reached, 0, (size_t)bound);
+        memset(total, 0, (size_t)yet->trials * 8);
+        for (int64_t l = 0; l < n_layers; l++) {
+            if (!(layers[l].deductible > 0.0))
+                continue;
+            const double *x = losses + l * n, enough = layers[l].deductible * SURELY_BELOW;
+            for (int64_t i = 0; i < n; i++)
+                if (x[i] != 0.0) {
+                    const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
+                    for (int64_t k = 0; k < yet->count[slot[i]]; k++)
+                        total[o[k].trial] += x[i];
+                }
+            for (int64_t i = 0, at = 0; i < n; at += yet->count[slot[i]], i++)
+                if (x[i] != 0.0) {
+                    const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
+                    for (int64_t k = 0; k < yet->count[slot[i]]; k++)
+                        reached[at + k] |= total[o[k].trial] > enough;
+                }
+            for (int64_t i = 0; i < n; i++)
+                if (x[i] != 0.0) {
+                    const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
+                    for (int64_t k = 0; k < yet->count[slot[i]]; k++)
+                        total[o[k].trial] = 0.0;
+                }
+        }
+    }
+
+    uint64_t *keys = arena_take((size_t)bound * 8), *other = arena_take((size_t)bound * 8);
+    int32_t *trial_of = arena_take((size_t)bound * 4), *event_of = arena_take((size_t)bound * 4);
+    int64_t m = 0;
+    for (int64_t i = 0, at = 0; i < n; i++) {
+        int64_t count = yet->count[slot[i]];
+        const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
+        const uint8_t *some = reached ? reached + at : NULL;
+        int plain = 0;
+        at += count;
+        for (int64_t l = 0; l < n_layers; l++)
+            plain |= !(layers[l].deductible > 0.0) && losses[l * n + i] > 0.0;
+        if (!plain && !some)
+            continue;
+        for (int64_t k = 0; k < count; k++) {
+            if (!plain && !some[k])
+                continue;
+            if (!whole_year && (yet->day[o[k].row] < first_day || yet->day[o[k].row] > last_day))
+                continue;
+            keys[m] = (uint64_t)(uint32_t)o[k].row << 32 | (uint64_t)m;
+            trial_of[m] = o[k].trial;
+            event_of[m] = (int32_t)i;
+            m++;
+        }
+    }
+    uint64_t *sorted = sort_keys(keys, other, m, yet->rows);
+
+    /* In the order of time: rows, their events, where years begin. */
+    int32_t *row = arena_take((size_t)m * 4), *of = arena_take((size_t)m * 4);
+    int32_t *starts = arena_take((size_t)(m + 1) * 4);
+    double *x = arena_take((size_t)m * 8), *recovery = arena_take((size_t)m * 8), *sum = arena_take((size_t)m * 8);
+    int64_t years = 0;
+    for (int64_t i = 0, last = -1; i < m; i++) {
+        uint32_t at = (uint32_t)sorted[i];
+        row[i] = (int32_t)(sorted[i] >> 32);
+        of[i] = event_of[at];
+        starts[years] = (int32_t)i;
+        years += trial_of[at] != last;
+        last = trial_of[at];
+    }
+    starts[years] = (int32_t)m;
+    /* The keys are used up: annual recoveries take their place. */
+    double *annual = (double *)keys, *spare = (double *)other;
+    memset(sum, 0, (size_t)m * 8);
+    for (int64_t l = 0; l < n_layers; l++) {
+        const layer_t t = layers[l];
+        const double *by_event = losses + l * n;
+        int bounded = t.annual_limit < INFINITY;
+        double binds = t.deductible > 0.0 ? t.deductible : t.annual_limit;
+        int64_t exhausted = 0;
+        for (int64_t i = 0; i < m; i++)
+            x[i] = by_event[of[i]];
+        for (int64_t y = 0; y < years; y++) {
+            int64_t first = starts[y], size = starts[y + 1] - first;
+            double total = add_segment(x + first, size), a = annual_recovery(&t, total);
+            annual[y] = a;
+            if (!bounded && t.limit < INFINITY) {
+                double largest = x[first];
+                for (int64_t i = 1; i < size; i++)
+                    largest = x[first + i] > largest ? x[first + i] : largest;
+                exhausted += largest >= t.limit && a > 0.0;
+            }
+            if (total > binds)
+                recover_in_order(&t, x + first, recovery + first, size);
+            else if (t.deductible > 0.0)
+                memset(recovery + first, 0, (size_t)size * 8);
+            else
+                for (int64_t i = first; i < first + size; i++)
+                    recovery[i] = x[i];
+        }
+        if (t.share == 1.0)
+            for (int64_t i = 0; i < m; i++)
+                sum[i] += recovery[i];
+        else
+            for (int64_t i = 0; i < m; i++)
+                sum[i] += recovery[i] * t.share;
+        if (bounded)
+            exhausted = count_exhausted(&t, annual, years);
+        layer_stats(&t, charges, annual, years, (double)yet->trials, exhausted, spare, stats + l * 6);
+    }
+    float *loss = (float *)x;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < m; i++) {
+        float ours = (float)sum[i];
+        row[kept] = row[i];
+        loss[kept] = ours;
+        kept += ours > 0.0f;
+    }
+    made_row = row;
+    made_loss = loss;
+    made_size = sizeof *loss;
+    made_count = kept;
+    return kept;
+}
+
+/* ---- many layers on one subject ---------------------------------------------------------------------------------- */
+
+/* LAYER_STATS of layers on one subject [n_layers, 6]. `falling` holds its losses from the largest, `rank` their trials,
+ * numbered as they first appear there, `largest` each trial's largest loss.
+ */
+EXPORT int64_t riskmill_quote_layers(const double *falling, const int32_t *rank, const int64_t *taken, int64_t n_trials,
+                                     const double *largest, const layer_t *layers, const double *charges,
+                                     int64_t n_layers, double trials, double *stats)
+{
+    arena_start();
+    if (!arena_room(2 * padded((size_t)n_trials * 8) + 4096))
+        return DECLINED;
+    double *annual = arena_take((size_t)n_trials * 8), *spare = arena_take((size_t)n_trials * 8);
+    for (int64_t l = 0; l < n_layers; l++) {
+        const layer_t t = layers[l];
+        int64_t years = 0, count = taken[l], exhausted = 0;
+        for (int64_t i = 0; i < count; i++) {
+            double x = occurrence_loss(&t, falling[i]);
+            if (rank[i] == years)
+                annual[years++] = 0.0 + x;
+            else
+                annual[rank[i]] += x;
+        }
+        for (int64_t y = 0; y < years; y++)
+            annual[y] = annual_recovery(&t, annual[y]);
+        if (t.annual_limit < INFINITY)
+            exhausted = count_exhausted(&t, annual, years);
+        else if (t.limit < INFINITY)
+            for (int64_t y = 0; y < years; y++)
+                exhausted += occurrence_loss(&t, largest[y]) >= t.limit && annual[y] > 0.0;
+        layer_stats(&t, charges, annual, years, trials, exhausted, spare, stats + l * 6);
+    }
+    return n_layers;
+}
+
+/* ---- recoveries in the order of events --------------------------------------------------------------------------- */
+
+/* Recoveries of occurrence losses and of years [starts]; returns how many years bind, as contracts.event_order_recovery. */
+EXPORT int64_t riskmill_event_order(const double *x, int64_t n, const int64_t *starts, int64_t years, double deductible,
+                                    double limit, double *recovery, double *annual)
+{
+    const layer_t t = {.ceded_share = 1.0, .limit = INFINITY, .deductible = deductible, .annual_limit = limit};
+    double binds = deductible > 0.0 ? deductible : limit;
+    int64_t bound = 0;
+    for (int64_t y = 0; y < years; y++) {
+        int64_t first = starts[y], size = (y + 1 < years ? starts[y + 1] : n) - first;
+        if (first < 0 || size < 1 || first + size > n)
+            return DECLINED;
+        double total = add_segment(x + first, size);
+        annual[y] = annual_recovery(&t, total);
+        if (total > binds) {
+            recover_in_order(&t, x + first, recovery + first, size);
+            bound++;
+        } else if (deductible > 0.0)
+            memset(recovery + first, 0, (size_t)size * 8);
+        else
+            memcpy(recovery + first, x + first, (size_t)size * 8);
+    }
+    return bound;
+}
+
+/* ---- sums of groups ---------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const int32_t *row;
+    const void *loss;
+    int64_t size, is_double;
+} yelt_t;
+
+static int is_yelt(const yelt_t *c)
+{
+    int bad = c->size && c->row[0] < 0;
+    for (int64_t i = 1; i < c->size; i++)
+        bad |= c->row[i] <= c->row[i - 1];
+    if (c->is_double) {
+        const double *loss = c->loss;
+        for (int64_t i = 0; i < c->size; i++)
+            bad |= !(loss[i] >= 0.0 && loss[i] < INFINITY);
+    } else {
+        const float *loss = c->loss;
+        for (int64_t i = 0; i < c->size; i++)
+            bad |= !(loss[i] >= 0.0f && loss[i] < INFINITY);
+    }
+    return !bad;
+}
+
+/* The sum of YELTs, in their order on each row, in float64; returns how many rows are above 0 (riskmill_take). */
+EXPORT int64_t riskmill_roll_up(const yelt_t *children, int64_t n)
+{
+    int64_t end = 0, entries = 0;
+    made_count = 0;
+    for (int64_t c = 0; c < n; c++) {
+        if (!is_yelt(children + c))
+            return DECLINED;
+        entries += children[c].size;
+        if (children[c].size && children[c].row[children[c].size - 1] >= end)
+            end = (int64_t)children[c].row[children[c].size - 1] + 1;
+    }
+    int64_t most = entries < end ? entries : end;
+    arena_start();
+    /* One entry more than can be kept: the last one is written before it is known whether it counts. */
+    if (!arena_room(padded((size_t)n * 8) + padded(ROLL_UP_ROWS * 8) + padded((size_t)(most + 1) * 8) * 2 + 4096))
+        return DECLINED;
+    int64_t *at = arena_take((size_t)n * 8);
+    double *total = arena_take(ROLL_UP_ROWS * 8), *loss = arena_take((size_t)(most + 1) * 8);
+    int32_t *row = arena_take((size_t)(most + 1) * 4);
+    memset(at, 0, (size_t)n * 8);
+    int64_t kept = 0;
+    for (int64_t first = 0; first < end; first += ROLL_UP_ROWS) {
+        int64_t size = end - first < ROLL_UP_ROWS ? end - first : ROLL_UP_ROWS, last = first + size;
+        memset(total, 0, (size_t)size * 8);
+        for (int64_t c = 0; c < n; c++) {
+            const yelt_t child = children[c];
+            int64_t i = at[c];
+            if (child.is_double)
+                for (; i < child.size && child.row[i] < last; i++)
+                    total[child.row[i] - first] += ((const double *)child.loss)[i];
+            else
+                for (; i < child.size && child.row[i] < last; i++)
+                    total[child.row[i] - first] += (double)((const float *)child.loss)[i];
+            at[c] = i;
+        }
+        for (int64_t r = 0; r < size; r++) {
+            row[kept] = (int32_t)(first + r);
+            loss[kept] = total[r];
+            kept += total[r] > 0.0;
+        }
+    }
+    made_row = row;
+    made_loss = loss;
+    made_size = sizeof *loss;
+    made_count = kept;
+    return kept;
+}
+
+/* Sums, squares and weighted sums of the members' annual losses [members], as allocation._annual_losses and bincount. */
+EXPORT int64_t riskmill_allocate(const int64_t *offsets, int64_t members, const int32_t *row, const float *loss,
+                                 int64_t entries, const int32_t *trial, int64_t rows, const double *weight, double *sums,
+                                 double *squares, double *tail)
+{
+    if (offsets[0] != 0 || offsets[members] != entries)
+        return DECLINED;
+    int64_t longest = 0;
+    for (int64_t m = 0; m < members; m++) {
+        if (offsets[m + 1] < offsets[m])
+            return DECLINED;
+        longest = offsets[m + 1] - offsets[m] > longest ? offsets[m + 1] - offsets[m] : longest;
+    }
+    for (int64_t i = 0; i < entries; i++)
+        if (row[i] < 0 || row[i] >= rows)
+            return DECLINED;
+    arena_start();
+    if (!arena_room(padded((size_t)longest * 8) + 4096))
+        return DECLINED;
+    double *year = arena_take((size_t)longest * 8);
+    for (int64_t m = 0; m < members; m++) {
+        double sum = 0.0, square = 0.0, in_tail = 0.0;
+        for (int64_t i = offsets[m]; i < offsets[m + 1];) {
+            int32_t t = trial[row[i]];
+            int64_t size = 0;
+            do {
+                year[size++] = (double)loss[i++];
+            } while (i < offsets[m + 1] && trial[row[i]] == t);
+            double annual = add_segment(year, size);
+            sum += annual;
+            square += annual * annual;
+            in_tail += annual * weight[t];
+        }
+        sums[m] = sum;
+        squares[m] = square;
+        tail[m] = in_tail;
+    }
+    return members;
+}
+
+/* ---- what the loader tries before it trusts this build ----------------------------------------------------------- */
+
+EXPORT double riskmill_add_reduce(const double *a, int64_t n) { return add_reduce(a, n); }
+
+EXPORT double riskmill_add_segment(const double *a, int64_t n) { return n ? add_segment(a, n) : 0.0; }
+
+/* a * b + c, rounded twice: a build that fuses it is not trusted. */
+EXPORT double riskmill_multiply_add(double a, double b, double c) { return a * b + c; }

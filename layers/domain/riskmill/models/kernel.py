@@ -1,0 +1,370 @@
+"""The compiled kernel beside numpy: chosen at import, and refused unless it adds exactly as numpy does.
+
+`RISKMILL_KERNEL` is `compiled` (the default: where there is one) or `numpy`. Both give the same bytes, so nothing else
+depends on it, and it is the only thing in the environment that the domain reads. Numpy is the reference and does
+whatever the kernel declines: every function here returns None then, and the caller goes on in numpy.
+
+`python setup.py build_ext --inplace` (or `make kernel`) builds `_kernel.c` beside this file; each build is named for its
+platform, so one folder can carry several and each machine takes its own.
+"""
+
+import ctypes
+import math
+import os
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from riskmill.models.occurrences import F32, F64, I32, I64, YetIndex, index_yet, trials_of
+from riskmill.outputs import Array, Arrays
+from riskmill.terms import Terms
+
+#: Environment variable: `numpy` or `compiled`.
+CHOICE = "RISKMILL_KERNEL"
+
+#: Sums of LAYER_STATS, see pricing.
+_STATS = 6
+
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+_pointer, _count, _number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+
+#: Arguments and result of each function of _kernel.c that the models call.
+_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "source": (ctypes.c_char_p, []),
+    "release": (None, []),
+    "take": (None, [_pointer, _pointer]),
+    "price_deal": (
+        _count,
+        [_pointer, _pointer, _pointer, _count, _number, _pointer, _pointer, _count, _count, _count, _count, _pointer],
+    ),
+    "quote_layers": (
+        _count,
+        [_pointer, _pointer, _pointer, _count, _pointer, _pointer, _pointer, _count, _number, _pointer],
+    ),
+    "event_order": (_count, [_pointer, _count, _pointer, _count, _number, _number, _pointer, _pointer]),
+    "roll_up": (_count, [_pointer, _count]),
+    "allocate": (
+        _count,
+        [
+            *[_pointer, _count, _pointer, _pointer, _count, _pointer, _count, _pointer],
+            *[_pointer, _pointer, _pointer],
+        ],
+    ),
+    "add_reduce": (_number, [_pointer, _count]),
+    "add_segment": (_number, [_pointer, _count]),
+    "multiply_add": (_number, [_number, _number, _number]),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What the models compute with: `name` is `compiled` or `numpy`, `why` says why it is numpy."""
+
+    name: str
+    why: str
+    functions: dict[str, Any]
+
+
+def _load(choice: str) -> Kernel:
+    """Return the compiled kernel, or numpy with the reason. Raises ValueError for a choice that there is not."""
+    if choice not in ("", "compiled", "numpy"):
+        raise ValueError(f"{CHOICE}={choice}: it is numpy or compiled")
+    if choice == "numpy":
+        return Kernel("numpy", f"{CHOICE}=numpy", {})
+    folder = files("riskmill.models")
+    found = [folder / f"_kernel{suffix}" for suffix in EXTENSION_SUFFIXES]
+    built = [path for path in found if path.is_file()]
+    if not built:
+        return Kernel("numpy", "none was built for this platform", {})
+    try:
+        # PyDLL keeps the interpreter's lock: calls share memory and must not overlap.
+        library = ctypes.PyDLL(str(built[0]))
+        functions = {}
+        for name, (result, arguments) in _SIGNATURES.items():
+            function = getattr(library, f"riskmill_{name}")
+            function.restype, function.argtypes = result, arguments
+            functions[name] = function
+    except (OSError, AttributeError) as error:
+        return Kernel("numpy", f"the compiled kernel does not load: {error}", {})
+    source = folder / "_kernel.c"
+    if source.is_file() and source_digest(source.read_bytes()) != functions["source"]().decode():
+        return Kernel("numpy", "the compiled kernel was built from another source; build it again", {})
+    if not _adds_as_numpy(functions):
+        return Kernel("numpy", "the compiled kernel does not add as numpy does", {})
+    return Kernel("compiled", "", functions)
+
+
+def source_digest(source: bytes) -> str:
+    """Return what a kernel built from this source answers for its source."""
+    return blake2b(source.replace(b"\r\n", b"\n"), digest_size=16).hexdigest()
+
+
+def _adds_as_numpy(functions: dict[str, Any]) -> bool:
+    """Try the order of sums, and that a product is rounded before it is added to, and tiny numbers are kept."""
+    number = np.arange(1, 1100)
+    values = 1.0 / number + number * number * 1e3
+    for size in (*range(20), 127, 128, 129, 136, 137, 255, 264, 1023, 1099):
+        part = np.ascontiguousarray(values[:size])
+        if functions["add_reduce"](part.ctypes.data, size) != np.add.reduce(part):
+            return False
+        if size and functions["add_segment"](part.ctypes.data, size) != np.add.reduceat(part, [0])[0]:
+            return False
+    third = np.float64(1.0) / np.float64(3.0)
+    fused = functions["multiply_add"](float(third), 3.0, -1.0)
+    tiny = functions["multiply_add"](5e-324, 1.0, 0.0)
+    return bool(fused == third * 3.0 - 1.0) and tiny == 5e-324
+
+
+KERNEL = _load(os.environ.get(CHOICE, ""))
+
+_call = KERNEL.functions
+
+
+def compiled() -> bool:
+    """Whether the models of this process compute with the compiled kernel."""
+    return bool(_call)
+
+
+# ---- arrays and terms as the kernel takes them
+
+
+def _is(array: Array | None, dtype: np.dtype[Any]) -> bool:
+    return array is not None and array.ndim == 1 and array.dtype == dtype and array.flags.c_contiguous
+
+
+class _Yet(ctypes.Structure):
+    """`yet_t`: pointers into a YET and its index."""
+
+    _fields_ = (
+        ("occurrences", _pointer),
+        ("begin", _pointer),
+        ("count", _pointer),
+        ("events", _pointer),
+        ("slot_of_event", _pointer),
+        ("day", _pointer),
+        ("rows", _count),
+        ("slots", _count),
+        ("ids", _count),
+        ("trials", _count),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Inverted:
+    """A YET as the kernel reads it, and the arrays that its pointers point into."""
+
+    address: int
+    kept: tuple[Any, ...]
+
+
+def _inverted(yet: Arrays) -> _Inverted | None:
+    index: YetIndex = index_yet(yet)
+    trial, day = yet["trial"], yet["day"]
+    if not (_is(trial, _INT32) and day.dtype == np.int16 and _is(day, day.dtype)):
+        return None
+    occurrences = np.empty((index.rows.size, 2), np.int32)
+    occurrences[:, 0] = index.rows
+    occurrences[:, 1] = trial[index.rows]
+    arrays = [occurrences, index.begin, index.count, index.events, index.slot_of_event, day]
+    if [array.dtype for array in arrays[1:5]] != [_INT64, _INT64, _INT32, _INT32]:
+        return None
+    kept = [np.ascontiguousarray(array) for array in arrays]
+    structure = _Yet(
+        *(array.ctypes.data for array in kept),
+        index.rows.size,
+        index.events.size,
+        index.slot_of_event.size,
+        trials_of(yet),
+    )
+    return _Inverted(ctypes.addressof(structure), (structure, *kept))
+
+
+#: Terms that the kernel knows, and the defaults of all others: a layer that has another value there is left to numpy.
+_KNOWN = {
+    "type",
+    "ceded_share",
+    "occurrence_retention",
+    "occurrence_limit",
+    "aggregate_deductible",
+    "aggregate_limit",
+    "reinstatements",
+    "premium",
+    "participation",
+    "placed_share",
+}
+_UNKNOWN = [(name, field.default) for name, field in Terms.model_fields.items() if name not in _KNOWN]
+_LAYER = struct.Struct("=6d2q")
+
+
+def takes(terms: Terms) -> bool:
+    """Whether the kernel knows all terms of a layer."""
+    for name, default in _UNKNOWN:
+        if getattr(terms, name) != default:
+            return False
+    # Reinstatements of a layer without an occurrence limit are refused with a sentence, by numpy.
+    return terms.reinstatements is None or terms.occurrence_limit is not None
+
+
+def _packed(layers: Sequence[Terms]) -> tuple[bytes, bytes]:
+    """Return the layers as `layer_t`s, and the charges of all their reinstatements."""
+    parts: list[bytes] = []
+    charges: list[float] = []
+    for terms in layers:
+        limit = math.inf if terms.occurrence_limit is None else terms.occurrence_limit
+        annual = math.inf if terms.aggregate_limit is None else terms.aggregate_limit
+        count, first = 0, len(charges)
+        if terms.reinstatements is not None:
+            count = len(terms.reinstatements)
+            annual = min(annual, (count + 1) * limit)
+            charges.extend(terms.reinstatements)
+        parts.append(
+            _LAYER.pack(
+                terms.ceded_share,
+                terms.occurrence_retention,
+                limit,
+                terms.aggregate_deductible,
+                annual,
+                terms.participation,
+                count,
+                first,
+            )
+        )
+    return b"".join(parts), struct.pack(f"={len(charges)}d", *charges)
+
+
+# ---- the models' hot paths
+
+
+def price_deal(
+    layers: Sequence[Terms], elt: Arrays, yet: Arrays, *, rate: float = 1.0, days: tuple[int, int] | None = None
+) -> tuple[I32, F32, F64] | None:
+    """Return row, loss and layer_stats of a deal as `price_deal` does, or None where numpy has to."""
+    if not _call:
+        return None
+    event, mean = elt.get("event"), elt.get("mean")
+    if event is None or mean is None or not (_is(event, _INT32) and _is(mean, _FLOAT64)) or event.size != mean.size:
+        return None
+    if not all(map(takes, layers)):
+        return None
+    inverted = yet.derive("kernel.yet", _inverted)
+    if inverted is None:
+        return None
+    packed, charges = _packed(layers)
+    stats = np.empty((len(layers), _STATS))
+    first, last = days or (0, 0)
+    count = _call["price_deal"](
+        inverted.address,
+        event.ctypes.data,
+        mean.ctypes.data,
+        event.size,
+        rate,
+        packed,
+        charges,
+        len(layers),
+        days is None,
+        first,
+        last,
+        stats.ctypes.data,
+    )
+    if count < 0:
+        return None
+    row, loss = np.empty(count, np.int32), np.empty(count, np.float32)
+    _call["take"](row.ctypes.data, loss.ctypes.data)
+    return row, loss, stats
+
+
+def quote_layers(
+    falling: F64, rank: I32, taken: I64, largest: F64, layers: Sequence[Terms], trials: int
+) -> F64 | None:
+    """Return layer_stats of layers on one subject (see quotes.SubjectIndex), or None where numpy has to."""
+    if not _call:
+        return None
+    packed, charges = _packed(layers)
+    stats = np.empty((len(layers), _STATS))
+    done = _call["quote_layers"](
+        falling.ctypes.data,
+        rank.ctypes.data,
+        taken.ctypes.data,
+        largest.size,
+        largest.ctypes.data,
+        packed,
+        charges,
+        len(layers),
+        trials,
+        stats.ctypes.data,
+    )
+    return stats if done >= 0 else None
+
+
+def event_order_recovery(loss: F64, starts: I64, deductible: float, limit: float) -> tuple[F64, F64] | None:
+    """Return the recovery of each occurrence and of each year, or None where numpy has to."""
+    if not _call or not (_is(loss, _FLOAT64) and _is(starts, _INT64)):
+        return None
+    recovery, annual = np.empty(loss.size), np.empty(starts.size)
+    done = _call["event_order"](
+        loss.ctypes.data,
+        loss.size,
+        starts.ctypes.data,
+        starts.size,
+        deductible,
+        limit,
+        recovery.ctypes.data,
+        annual.ctypes.data,
+    )
+    return (recovery, annual) if done >= 0 else None
+
+
+def roll_up(children: Sequence[Arrays]) -> tuple[I32, F64] | None:
+    """Return row and loss of the sum of YELTs, or None where numpy has to."""
+    if not _call:
+        return None
+    parts: list[int] = []
+    for child in children:
+        row, loss = child.get("row"), child.get("loss")
+        if row is None or loss is None or row.size != loss.size or not _is(row, _INT32):
+            return None
+        if not (_is(loss, _FLOAT32) or _is(loss, _FLOAT64)):
+            return None
+        parts += (row.ctypes.data, loss.ctypes.data, row.size, loss.dtype == _FLOAT64)
+    table = np.array(parts, np.int64)
+    count = _call["roll_up"](table.ctypes.data, len(children))
+    if count < 0:
+        return None
+    total_row, total = np.empty(count, np.int32), np.empty(count)
+    _call["take"](total_row.ctypes.data, total.ctypes.data)
+    return total_row, total
+
+
+def allocate(leaf: Arrays, yet: Arrays, weight: F64) -> tuple[F64, F64, F64] | None:
+    """Return sums, squares and weighted sums of each member's annual losses, or None where numpy has to."""
+    if not _call:
+        return None
+    offsets, row, loss, trial = leaf["member_offsets"], leaf["member_row"], leaf["member_loss"], yet["trial"]
+    if not (_is(offsets, _INT64) and _is(row, _INT32) and _is(loss, _FLOAT32) and _is(trial, _INT32)):
+        return None
+    if offsets.size < 1 or row.size != loss.size or weight.size < trials_of(yet) or not _is(weight, _FLOAT64):
+        return None
+    members = offsets.size - 1
+    sums, squares, tail = np.empty(members), np.empty(members), np.empty(members)
+    done = _call["allocate"](
+        offsets.ctypes.data,
+        members,
+        row.ctypes.data,
+        loss.ctypes.data,
+        row.size,
+        trial.ctypes.data,
+        trial.size,
+        weight.ctypes.data,
+        sums.ctypes.data,
+        squares.ctypes.data,
+        tail.ctypes.data,
+    )
+    return (sums, squares, tail) if done >= 0 else None
