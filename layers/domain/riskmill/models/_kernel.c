@@ -29,8 +29,16 @@
 #define SURELY_BELOW (1.0 - 1e-9)
 /* Rows whose float64 sums are held at once when losses are rolled up: 512 KB, within a core's cache. */
 #define ROLL_UP_ROWS 65536
+/* Events whose occurrences are fetched ahead: they lie anywhere in a table larger than a core's cache. */
+#define AHEAD 12
+#if defined(__GNUC__) || defined(__clang__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
 #define RADIX_BITS 11
-#define RADIX (1 << RADIX_BITS)
+/* Memory that is kept from one call to the next. */
+#define ARENA_KEPT ((size_t)256 << 20)
 
 /* Digest of the source that this was built from. */
 EXPORT const char *riskmill_source(void) { return KERNEL_SOURCE; }
@@ -52,6 +60,20 @@ static int arena_room(size_t bytes)
         arena_size = arena ? wanted : 0;
     }
     return arena != NULL;
+}
+
+/* As arena_room, but keeps what is there. */
+static int arena_grow(size_t bytes)
+{
+    if (bytes > arena_size) {
+        size_t wanted = bytes + bytes / 4 + 65536;
+        char *moved = realloc(arena, wanted);
+        if (!moved)
+            return 0;
+        arena = moved;
+        arena_size = wanted;
+    }
+    return 1;
 }
 
 static size_t padded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
@@ -193,24 +215,28 @@ static int64_t count_exhausted(const layer_t *t, const double *annual, int64_t y
 
 /* ---- a deal on its own ELT --------------------------------------------------------------------------------------- */
 
+/* A YET, inverted (occurrences.YetIndex), and packed: an occurrence is its row, then its place within its year, then
+ * zeros, from the highest bit on. Occurrences are grouped by event, in the order of time within one.
+ */
 typedef struct {
-    int32_t row, trial;
-} occurrence_t;
-
-/* A YET, inverted (occurrences.YetIndex); occurrences are grouped by slot, in the order of time within one. */
-typedef struct {
-    const occurrence_t *occurrences;
-    const int64_t *begin, *count;
-    const int32_t *events;        /* event of each slot [slots] */
-    const int32_t *slot_of_event; /* [ids], or none where ids are too large for a table */
-    const int16_t *day;           /* of each row */
+    const uint64_t *occurrences;
+    const int32_t *trial;  /* of each of them */
+    const int64_t *begin;  /* of each event's occurrences: by id [ids + 1], or else by slot [slots + 1] */
+    const int32_t *events; /* event of each slot [slots] */
+    const int16_t *day;    /* of each row */
     int64_t rows, slots, ids, trials;
+    int64_t row_bits, place_bits;
 } yet_t;
 
-static int64_t slot_of(const yet_t *yet, int32_t event, int64_t *from)
+/* Where the event's occurrences begin, and how many there are. `from` is where the search for the next event starts. */
+static inline int64_t occurrences_of(const yet_t *yet, int32_t event, int64_t *from, int64_t *begin)
 {
-    if (yet->ids)
-        return yet->slot_of_event[event < yet->ids - 1 ? event : yet->ids - 1];
+    if (yet->ids) {
+        if (event >= yet->ids)
+            return 0;
+        *begin = yet->begin[event];
+        return yet->begin[event + 1] - *begin;
+    }
     int64_t low = *from, high = yet->slots;
     while (low < high) {
         int64_t middle = low + (high - low) / 2;
@@ -220,11 +246,14 @@ static int64_t slot_of(const yet_t *yet, int32_t event, int64_t *from)
             high = middle;
     }
     *from = low;
-    return low < yet->slots && yet->events[low] == event ? low : yet->slots;
+    if (low == yet->slots || yet->events[low] != event)
+        return 0;
+    *begin = yet->begin[low];
+    return yet->begin[low + 1] - *begin;
 }
 
-/* Sorts keys by their upper 32 bits, all of which are below `end`; returns where the sorted keys are: `a` or `b`. */
-static uint64_t *sort_keys(uint64_t *a, uint64_t *b, int64_t n, int64_t end)
+/* Sorts keys by their `bits` highest bits; returns where the sorted keys are: `a` or `b`. */
+static uint64_t *sort_keys(uint64_t *a, uint64_t *b, int64_t n, int64_t bits)
 {
     if (n < 48) {
         for (int64_t i = 1; i < n; i++) {
@@ -236,26 +265,27 @@ static uint64_t *sort_keys(uint64_t *a, uint64_t *b, int64_t n, int64_t end)
         }
         return a;
     }
-    static uint32_t counts[3][RADIX];
-    int passes = 1;
-    while (passes < 3 && (end - 1) >> (RADIX_BITS * passes))
-        passes++;
-    memset(counts, 0, (size_t)passes * sizeof counts[0]);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t row = (uint32_t)(a[i] >> 32);
+    static uint32_t counts[3][1 << RADIX_BITS];
+    int passes = (int)((bits + RADIX_BITS - 1) / RADIX_BITS);
+    int digit = (int)((bits + passes - 1) / passes), lowest = 64 - digit * passes;
+    uint64_t mask = ((uint64_t)1 << digit) - 1;
+    for (int p = 0; p < passes; p++)
+        memset(counts[p], 0, sizeof counts[p][0] << digit);
+    for (int64_t i = 0; i < n; i++)
         for (int p = 0; p < passes; p++)
-            counts[p][row >> (RADIX_BITS * p) & (RADIX - 1)]++;
-    }
+            counts[p][a[i] >> (lowest + p * digit) & mask]++;
     for (int p = 0; p < passes; p++) {
         uint32_t *count = counts[p], at = 0;
-        for (int d = 0; d < RADIX; d++) {
+        for (int64_t d = 0; d < (int64_t)1 << digit; d++) {
             uint32_t size = count[d];
             count[d] = at;
             at += size;
         }
-        int shift = 32 + RADIX_BITS * p;
-        for (int64_t i = 0; i < n; i++)
-            b[count[a[i] >> shift & (RADIX - 1)]++] = a[i];
+        int shift = lowest + p * digit;
+        for (int64_t i = 0; i < n; i++) {
+            uint64_t key = a[i];
+            b[count[key >> shift & mask]++] = key;
+        }
         uint64_t *sorted = b;
         b = a;
         a = sorted;
@@ -274,41 +304,97 @@ EXPORT void riskmill_take(int32_t *row, void *loss)
 {
     memcpy(row, made_row, (size_t)made_count * sizeof *row);
     memcpy(loss, made_loss, (size_t)made_count * made_size);
+    if (arena_size > ARENA_KEPT)
+        riskmill_release();
+}
+
+/* Occurrences of events that a layer with a deductible may pay for: those of years that may reach it. */
+static void reach_deductible(const yet_t *yet, const layer_t *t, const double *x, int64_t n, const int64_t *begin,
+                             const int64_t *count, double *total, uint8_t *reached)
+{
+    double enough = t->deductible * SURELY_BELOW;
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] != 0.0)
+            for (int64_t k = begin[i]; k < begin[i] + count[i]; k++)
+                total[yet->trial[k]] += x[i];
+    for (int64_t i = 0; i < n; reached += count[i], i++)
+        if (x[i] != 0.0)
+            for (int64_t k = 0; k < count[i]; k++)
+                reached[k] |= total[yet->trial[begin[i] + k]] > enough;
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] != 0.0)
+            for (int64_t k = begin[i]; k < begin[i] + count[i]; k++)
+                total[yet->trial[k]] = 0.0;
+}
+
+/* One layer on all years: adds our part of its recoveries to `sum`, fills `annual`; returns the exhausted years. */
+static int64_t recover_layer(const layer_t *t, const double *by_event, const uint32_t *event, const int32_t *starts,
+                             int64_t years, double *x, double *recovery, double *sum, double *annual)
+{
+    int by_occurrence = !(t->annual_limit < INFINITY) && t->limit < INFINITY, whole = t->share == 1.0;
+    double binds = t->deductible > 0.0 ? t->deductible : t->annual_limit, share = t->share;
+    int64_t exhausted = 0;
+    for (int64_t y = 0; y < years; y++) {
+        int64_t first = starts[y], size = starts[y + 1] - first;
+        if (size == 1) {
+            double loss = by_event[event[first]], a = annual_recovery(t, loss);
+            double paid = loss > binds ? (a < loss ? a : loss) : t->deductible > 0.0 ? 0.0 : loss;
+            annual[y] = a;
+            sum[first] += whole ? paid : paid * share;
+            exhausted += by_occurrence && loss >= t->limit && a > 0.0;
+            continue;
+        }
+        for (int64_t i = 0; i < size; i++)
+            x[i] = by_event[event[first + i]];
+        double total = add_segment(x, size), a = annual_recovery(t, total);
+        annual[y] = a;
+        if (by_occurrence) {
+            double largest = x[0];
+            for (int64_t i = 1; i < size; i++)
+                largest = x[i] > largest ? x[i] : largest;
+            exhausted += largest >= t->limit && a > 0.0;
+        }
+        const double *paid = x;
+        if (total > binds) {
+            recover_in_order(t, x, recovery, size);
+            paid = recovery;
+        } else if (t->deductible > 0.0)
+            continue;
+        for (int64_t i = 0; i < size; i++)
+            sum[first + i] += whole ? paid[i] : paid[i] * share;
+    }
+    return by_occurrence || !(t->annual_limit < INFINITY) ? exhausted : count_exhausted(t, annual, years);
 }
 
 /* The deal's YELT: returns how many rows have a loss (riskmill_take copies them) and fills stats [n_layers, 6].
- * Event losses are means times `rate`. Occurrences count on days first_day to last_day.
+ * Event losses are means times `rate`. Occurrences count on days first_day to last_day, or all of them.
  */
 EXPORT int64_t riskmill_price_deal(const yet_t *yet, const int32_t *event, const double *mean, int64_t n, double rate,
-                                   const layer_t *layers, const double *charges, int64_t n_layers, int64_t whole_year,
+                                   const layer_t *layers, const double *charges, int64_t n_layers, int64_t every_day,
                                    int64_t first_day, int64_t last_day, double *stats)
 {
     made_count = 0;
-    if (n && event[0] < 0)
-        return DECLINED;
+    int bad = n && event[0] < 0;
     for (int64_t i = 0; i < n; i++)
-        if ((i && event[i] <= event[i - 1]) || !(mean[i] >= 0.0 && mean[i] <= MAX_LOSS) || signbit(mean[i]))
-            return DECLINED;
-
-    size_t events = padded((size_t)n * 8), by_layer = padded((size_t)(n * n_layers) * 8);
-    size_t by_trial = padded((size_t)yet->trials * 8);
-    int deductibles = 0;
+        bad |= !(mean[i] >= 0.0 && mean[i] <= MAX_LOSS) || signbit(mean[i]);
+    for (int64_t i = 1; i < n; i++)
+        bad |= event[i] <= event[i - 1];
+    int64_t event_bits = 64 - yet->row_bits - yet->place_bits, deductibles = 0;
+    if (bad || (event_bits < 32 && n >> event_bits))
+        return DECLINED;
     for (int64_t l = 0; l < n_layers; l++)
         deductibles += layers[l].deductible > 0.0;
-    /* First how many occurrences there are at the most, then the room for them. */
-    int64_t from = 0, bound = 0;
-    for (int64_t i = 0; i < n; i++)
-        bound += yet->count[slot_of(yet, event[i], &from)];
-    size_t many = padded((size_t)bound * 8);
-    arena_start();
-    if (!arena_room(events + by_layer + (deductibles ? by_trial + many : 0) + 8 * many + 4096))
-        return DECLINED;
 
-    int64_t *slot = arena_take((size_t)n * 8);
+    /* What each event brings to each layer, and which events bring anything. */
+    size_t events = padded((size_t)n * 8), by_trial = deductibles ? padded((size_t)yet->trials * 8) : 0;
+    size_t before = 3 * events + (size_t)n_layers * events + by_trial + 1024;
+    arena_start();
+    if (!arena_room(before))
+        return DECLINED;
     double *losses = arena_take((size_t)(n * n_layers) * 8);
-    from = 0;
-    for (int64_t i = 0; i < n; i++)
-        slot[i] = slot_of(yet, event[i], &from);
+    int64_t *begin = arena_take((size_t)n * 8), *count = arena_take((size_t)n * 8);
+    int32_t *hit = arena_take((size_t)n * 4);
+    int64_t hits = 0, bound = 0, from = 0;
     for (int64_t l = 0; l < n_layers; l++) {
         const layer_t t = layers[l];
         double *x = losses + l * n;
@@ -319,119 +405,94 @@ EXPORT int64_t riskmill_price_deal(const yet_t *yet, const int32_t *event, const
             for (int64_t i = 0; i < n; i++)
                 x[i] = occurrence_loss(&t, mean[i] * rate);
     }
+    for (int64_t i = 0; i < n; i++) {
+        int some = 0;
+        for (int64_t l = 0; l < n_layers; l++)
+            some |= losses[l * n + i] > 0.0;
+        hit[hits] = (int32_t)i;
+        hits += some;
+    }
+    for (int64_t h = 0; h < hits; h++) {
+        count[h] = occurrences_of(yet, event[hit[h]], &from, begin + h);
+        bound += count[h];
+    }
+    /* From here on events are the hits. The losses move up within their layer, so nothing is overwritten unread. */
+    for (int64_t l = 0; l < n_layers; l++)
+        for (int64_t h = 0; h < hits; h++)
+            losses[l * n + h] = losses[l * n + hit[h]];
 
-    /* Occurrences that may recover something: of a layer with a deductible only those of years that may reach it. */
+    /* Room for the occurrences. The arena may move, so what is in it so far is kept by its place. */
+    size_t many = padded((size_t)(bound + 1) * 8);
+    ptrdiff_t losses_at = (char *)losses - arena, begin_at = (char *)begin - arena, count_at = (char *)count - arena;
+    if (!arena_grow(before + 7 * many + 1024))
+        return DECLINED;
+    losses = (double *)(void *)(arena + losses_at);
+    begin = (int64_t *)(void *)(arena + begin_at);
+    count = (int64_t *)(void *)(arena + count_at);
+
     uint8_t *reached = NULL;
     if (deductibles) {
         double *total = arena_take((size_t)yet->trials * 8);
         reached = arena_take((size_t)bound);
-        memset(reached, 0, (size_t)bound);
         memset(total, 0, (size_t)yet->trials * 8);
-        for (int64_t l = 0; l < n_layers; l++) {
-            if (!(layers[l].deductible > 0.0))
-                continue;
-            const double *x = losses + l * n, enough = layers[l].deductible * SURELY_BELOW;
-            for (int64_t i = 0; i < n; i++)
-                if (x[i] != 0.0) {
-                    const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
-                    for (int64_t k = 0; k < yet->count[slot[i]]; k++)
-                        total[o[k].trial] += x[i];
-                }
-            for (int64_t i = 0, at = 0; i < n; at += yet->count[slot[i]], i++)
-                if (x[i] != 0.0) {
-                    const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
-                    for (int64_t k = 0; k < yet->count[slot[i]]; k++)
-                        reached[at + k] |= total[o[k].trial] > enough;
-                }
-            for (int64_t i = 0; i < n; i++)
-                if (x[i] != 0.0) {
-                    const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
-                    for (int64_t k = 0; k < yet->count[slot[i]]; k++)
-                        total[o[k].trial] = 0.0;
-                }
-        }
-    }
-
-    uint64_t *keys = arena_take((size_t)bound * 8), *other = arena_take((size_t)bound * 8);
-    int32_t *trial_of = arena_take((size_t)bound * 4), *event_of = arena_take((size_t)bound * 4);
-    int64_t m = 0;
-    for (int64_t i = 0, at = 0; i < n; i++) {
-        int64_t count = yet->count[slot[i]];
-        const occurrence_t *o = yet->occurrences + yet->begin[slot[i]];
-        const uint8_t *some = reached ? reached + at : NULL;
-        int plain = 0;
-        at += count;
+        memset(reached, 0, (size_t)bound);
         for (int64_t l = 0; l < n_layers; l++)
-            plain |= !(layers[l].deductible > 0.0) && losses[l * n + i] > 0.0;
-        if (!plain && !some)
+            if (layers[l].deductible > 0.0)
+                reach_deductible(yet, layers + l, losses + l * n, hits, begin, count, total, reached);
+    }
+    uint64_t *keys = arena_take((size_t)bound * 8), *other = arena_take((size_t)bound * 8);
+    int64_t m = 0;
+    int row_shift = (int)(64 - yet->row_bits);
+    for (int64_t h = 0, at = 0; h < hits; at += count[h], h++) {
+        if (h + AHEAD < hits) {
+            const uint64_t *next = yet->occurrences + begin[h + AHEAD];
+            PREFETCH(next);
+            PREFETCH(next + 8);
+            PREFETCH(next + 16);
+        }
+        const uint64_t *o = yet->occurrences + begin[h];
+        int all = !deductibles;
+        for (int64_t l = 0; l < n_layers && !all; l++)
+            all = !(layers[l].deductible > 0.0) && losses[l * n + h] > 0.0;
+        if (all && every_day) {
+            for (int64_t k = 0; k < count[h]; k++)
+                keys[m + k] = o[k] | (uint64_t)h;
+            m += count[h];
             continue;
-        for (int64_t k = 0; k < count; k++) {
-            if (!plain && !some[k])
-                continue;
-            if (!whole_year && (yet->day[o[k].row] < first_day || yet->day[o[k].row] > last_day))
-                continue;
-            keys[m] = (uint64_t)(uint32_t)o[k].row << 32 | (uint64_t)m;
-            trial_of[m] = o[k].trial;
-            event_of[m] = (int32_t)i;
-            m++;
+        }
+        for (int64_t k = 0; k < count[h]; k++) {
+            int64_t day = yet->day[o[k] >> row_shift];
+            keys[m] = o[k] | (uint64_t)h;
+            m += (all || reached[at + k]) && (every_day || (day >= first_day && day <= last_day));
         }
     }
-    uint64_t *sorted = sort_keys(keys, other, m, yet->rows);
+    uint64_t *sorted = sort_keys(keys, other, m, yet->row_bits);
 
     /* In the order of time: rows, their events, where years begin. */
-    int32_t *row = arena_take((size_t)m * 4), *of = arena_take((size_t)m * 4);
-    int32_t *starts = arena_take((size_t)(m + 1) * 4);
+    int32_t *row = arena_take((size_t)m * 4), *starts = arena_take((size_t)(m + 1) * 4);
+    uint32_t *of = arena_take((size_t)m * 4);
     double *x = arena_take((size_t)m * 8), *recovery = arena_take((size_t)m * 8), *sum = arena_take((size_t)m * 8);
-    int64_t years = 0;
-    for (int64_t i = 0, last = -1; i < m; i++) {
-        uint32_t at = (uint32_t)sorted[i];
-        row[i] = (int32_t)(sorted[i] >> 32);
-        of[i] = event_of[at];
+    uint64_t event_mask = ((uint64_t)1 << event_bits) - 1, place_mask = ((uint64_t)1 << yet->place_bits) - 1;
+    int64_t years = 0, last = -1;
+    for (int64_t i = 0; i < m; i++) {
+        uint64_t key = sorted[i];
+        int64_t at = (int64_t)(key >> row_shift), year = at - (int64_t)(key >> event_bits & place_mask);
+        row[i] = (int32_t)at;
+        of[i] = (uint32_t)(key & event_mask);
         starts[years] = (int32_t)i;
-        years += trial_of[at] != last;
-        last = trial_of[at];
+        years += year != last;
+        last = year;
     }
     starts[years] = (int32_t)m;
     /* The keys are used up: annual recoveries take their place. */
-    double *annual = (double *)keys, *spare = (double *)other;
+    double *annual = (double *)(void *)keys, *spare = (double *)(void *)other;
     memset(sum, 0, (size_t)m * 8);
     for (int64_t l = 0; l < n_layers; l++) {
         const layer_t t = layers[l];
-        const double *by_event = losses + l * n;
-        int bounded = t.annual_limit < INFINITY;
-        double binds = t.deductible > 0.0 ? t.deductible : t.annual_limit;
-        int64_t exhausted = 0;
-        for (int64_t i = 0; i < m; i++)
-            x[i] = by_event[of[i]];
-        for (int64_t y = 0; y < years; y++) {
-            int64_t first = starts[y], size = starts[y + 1] - first;
-            double total = add_segment(x + first, size), a = annual_recovery(&t, total);
-            annual[y] = a;
-            if (!bounded && t.limit < INFINITY) {
-                double largest = x[first];
-                for (int64_t i = 1; i < size; i++)
-                    largest = x[first + i] > largest ? x[first + i] : largest;
-                exhausted += largest >= t.limit && a > 0.0;
-            }
-            if (total > binds)
-                recover_in_order(&t, x + first, recovery + first, size);
-            else if (t.deductible > 0.0)
-                memset(recovery + first, 0, (size_t)size * 8);
-            else
-                for (int64_t i = first; i < first + size; i++)
-                    recovery[i] = x[i];
-        }
-        if (t.share == 1.0)
-            for (int64_t i = 0; i < m; i++)
-                sum[i] += recovery[i];
-        else
-            for (int64_t i = 0; i < m; i++)
-                sum[i] += recovery[i] * t.share;
-        if (bounded)
-            exhausted = count_exhausted(&t, annual, years);
+        int64_t exhausted = recover_layer(&t, losses + l * n, of, starts, years, x, recovery, sum, annual);
         layer_stats(&t, charges, annual, years, (double)yet->trials, exhausted, spare, stats + l * 6);
     }
-    float *loss = (float *)x;
+    float *loss = (float *)(void *)x;
     int64_t kept = 0;
     for (int64_t i = 0; i < m; i++) {
         float ours = (float)sum[i];

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from riskmill.models.occurrences import F32, F64, I32, I64, YetIndex, index_yet, trials_of
+from riskmill.models.occurrences import F32, F64, I32, I64, YetIndex, index_yet, trial_starts, trials_of
 from riskmill.outputs import Array, Arrays
 from riskmill.terms import Terms
 
@@ -33,6 +33,9 @@ _STATS = 6
 
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+#: Bits of an occurrence's row and of its place within its year; the events of an ELT have the other 64 - 48 or more.
+_KEY_BITS = 48
 
 _pointer, _count, _number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 
@@ -136,8 +139,8 @@ def compiled() -> bool:
 # ---- arrays and terms as the kernel takes them
 
 
-def _is(array: Array | None, dtype: np.dtype[Any]) -> bool:
-    return array is not None and array.ndim == 1 and array.dtype == dtype and array.flags.c_contiguous
+def _is(array: Array, dtype: np.dtype[Any]) -> bool:
+    return array.ndim == 1 and array.dtype == dtype and array.flags.c_contiguous
 
 
 class _Yet(ctypes.Structure):
@@ -145,15 +148,16 @@ class _Yet(ctypes.Structure):
 
     _fields_ = (
         ("occurrences", _pointer),
+        ("trial", _pointer),
         ("begin", _pointer),
-        ("count", _pointer),
         ("events", _pointer),
-        ("slot_of_event", _pointer),
         ("day", _pointer),
         ("rows", _count),
         ("slots", _count),
         ("ids", _count),
         ("trials", _count),
+        ("row_bits", _count),
+        ("place_bits", _count),
     )
 
 
@@ -166,23 +170,26 @@ class _Inverted:
 
 
 def _inverted(yet: Arrays) -> _Inverted | None:
+    """Return the YET as `yet_t`, or None when it is not of the usual types, or one year holds too many occurrences."""
     index: YetIndex = index_yet(yet)
-    trial, day = yet["trial"], yet["day"]
+    trial, day, rows = yet["trial"], yet["day"], yet["trial"].size
     if not (_is(trial, _INT32) and day.dtype == np.int16 and _is(day, day.dtype)):
         return None
-    occurrences = np.empty((index.rows.size, 2), np.int32)
-    occurrences[:, 0] = index.rows
-    occurrences[:, 1] = trial[index.rows]
-    arrays = [occurrences, index.begin, index.count, index.events, index.slot_of_event, day]
-    if [array.dtype for array in arrays[1:5]] != [_INT64, _INT64, _INT32, _INT32]:
+    starts = trial_starts(trial)
+    place = np.arange(rows) - np.repeat(starts, np.diff(np.append(starts, rows)))
+    row_bits = max(int(rows - 1).bit_length(), 1)
+    place_bits = int(place.max()).bit_length() if rows else 0
+    if row_bits + place_bits > _KEY_BITS:
         return None
-    kept = [np.ascontiguousarray(array) for array in arrays]
+    packed = index.rows.astype(np.uint64) << np.uint64(64 - row_bits)
+    packed |= place[index.rows].astype(np.uint64) << np.uint64(64 - row_bits - place_bits)
+    # By the event's id where that table is small enough (YetIndex decides), else by its slot.
+    by_slot = np.append(index.begin[: index.events.size], rows)
+    ids = int(index.events[-1]) + 1 if index.slot_of_event.size and rows else 0
+    begin = by_slot[np.searchsorted(index.events, np.arange(ids + 1))] if ids else by_slot
+    kept = [packed, trial[index.rows], begin.astype(np.int64), index.events, day]
     structure = _Yet(
-        *(array.ctypes.data for array in kept),
-        index.rows.size,
-        index.events.size,
-        index.slot_of_event.size,
-        trials_of(yet),
+        *(array.ctypes.data for array in kept), rows, index.events.size, ids, trials_of(yet), row_bits, place_bits
     )
     return _Inverted(ctypes.addressof(structure), (structure, *kept))
 
