@@ -2,9 +2,9 @@
 
     python setup.py build_ext --inplace      into the source tree, as `make kernel` and an editable install do
 
-It needs no Python headers, so a cross compiler is enough for the other architecture: aarch64-linux-gnu-gcc or
-x86_64-linux-gnu-gcc on PATH, or the command in RISKMILL_CC_AARCH64 or RISKMILL_CC_X86_64. Without any compiler the
-package installs and runs on numpy alone, with the same results.
+Python's headers are the same on all 64-bit Linux platforms, so a cross compiler is enough for the other architecture:
+aarch64-linux-gnu-gcc or x86_64-linux-gnu-gcc on PATH, or the command in RISKMILL_CC_AARCH64 or RISKMILL_CC_X86_64.
+Without any compiler the package installs and runs on numpy alone, with the same results.
 """
 
 import os
@@ -73,7 +73,7 @@ class BuildKernel(build_ext):
             return
         digest = blake2b(Path(SOURCE).read_bytes().replace(b"\r\n", b"\n"), digest_size=16).hexdigest()
         target.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [*FLAGS, f'-DKERNEL_SOURCE="{digest}"', SOURCE, "-o", str(target)]
+        arguments = [*FLAGS, f'-DKERNEL_SOURCE="{digest}"', "-I", sysconfig.get_path("include"), SOURCE, "-o", str(target)]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             target.unlink(missing_ok=True)

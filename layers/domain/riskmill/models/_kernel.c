@@ -1,10 +1,14 @@
 /* riskmill's compiled kernel: the hot loops of the models, giving the same bytes as numpy.
  *
- * Plain C99 without Python's headers, loaded by kernel.py through ctypes, which also checks types and lengths.
- * Every sum runs in numpy's own order (see pairwise_sum), every product and difference is rounded by itself: build with
- * -ffp-contract=off and without -ffast-math. Functions return DECLINED for what they do not take; numpy then does it, or
- * says what is wrong. They share one arena, so calls must not overlap: ctypes.PyDLL keeps the interpreter's lock.
+ * C99 and Python's limited API (one build serves every Python from 3.11 on), loaded by kernel.py, which checks types and
+ * packs terms. Every sum runs in numpy's own order (see pairwise_sum), every product and difference is rounded by
+ * itself: build with -ffp-contract=off and without -ffast-math. Functions answer None for what they do not take; numpy
+ * then does it, or says what is wrong. They share one arena: calls hold the interpreter's lock, so none overlap.
  */
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,12 +17,6 @@
 
 #ifndef KERNEL_SOURCE
 #define KERNEL_SOURCE "unknown"
-#endif
-
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
 #endif
 
 #define DECLINED (-1)
@@ -39,9 +37,6 @@
 #define RADIX_BITS 11
 /* Memory that is kept from one call to the next. */
 #define ARENA_KEPT ((size_t)256 << 20)
-
-/* Digest of the source that this was built from. */
-EXPORT const char *riskmill_source(void) { return KERNEL_SOURCE; }
 
 /* ---- memory: one arena, reused by every call --------------------------------------------------------------------- */
 
@@ -85,8 +80,8 @@ static void *arena_take(size_t bytes)
     return at;
 }
 
-/* Gives the memory back; for a worker that has priced an unusually large deal. */
-EXPORT void riskmill_release(void)
+/* Gives memory back after an unusually large call. */
+static void arena_release(void)
 {
     free(arena);
     arena = NULL;
@@ -194,11 +189,14 @@ static void layer_stats(const layer_t *t, const double *charges, const double *a
     stats[5] = 0.0;
     if (t->reinstatements == 0 || t->limit == 0.0)
         return;
-    memset(spare, 0, (size_t)years * sizeof *spare);
-    for (int64_t j = 0; j < t->reinstatements; j++) {
+    /* A part of nothing adds nothing, so it is left out: most years use up no more than the first reinstatement. */
+    double first = charges[t->charges];
+    for (int64_t y = 0; y < years; y++)
+        spare[y] = first * (annual[y] < t->limit ? annual[y] : t->limit) / t->limit;
+    for (int64_t j = 1; j < t->reinstatements; j++) {
         double charge = charges[t->charges + j], from = (double)j * t->limit;
-        if (charge > 0.0)
-            for (int64_t y = 0; y < years; y++)
+        for (int64_t y = 0; y < years; y++)
+            if (annual[y] > from)
                 spare[y] = spare[y] + charge * excess(annual[y], from, t->limit) / t->limit;
     }
     stats[5] = add_reduce(spare, years);
@@ -300,12 +298,12 @@ static size_t made_size;
 static int64_t made_count;
 
 /* Copies the rows and losses of the latest call. */
-EXPORT void riskmill_take(int32_t *row, void *loss)
+static void take_made(int32_t *row, void *loss)
 {
     memcpy(row, made_row, (size_t)made_count * sizeof *row);
     memcpy(loss, made_loss, (size_t)made_count * made_size);
     if (arena_size > ARENA_KEPT)
-        riskmill_release();
+        arena_release();
 }
 
 /* Occurrences of events that a layer with a deductible may pay for: those of years that may reach it. */
@@ -366,10 +364,10 @@ static int64_t recover_layer(const layer_t *t, const double *by_event, const uin
     return by_occurrence || !(t->annual_limit < INFINITY) ? exhausted : count_exhausted(t, annual, years);
 }
 
-/* The deal's YELT: returns how many rows have a loss (riskmill_take copies them) and fills stats [n_layers, 6].
+/* The deal's YELT: returns how many rows have a loss (`take` copies them) and fills stats [n_layers, 6].
  * Event losses are means times `rate`. Occurrences count on days first_day to last_day, or all of them.
  */
-EXPORT int64_t riskmill_price_deal(const yet_t *yet, const int32_t *event, const double *mean, int64_t n, double rate,
+static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *mean, int64_t n, double rate,
                                    const layer_t *layers, const double *charges, int64_t n_layers, int64_t every_day,
                                    int64_t first_day, int64_t last_day, double *stats)
 {
@@ -512,7 +510,7 @@ EXPORT int64_t riskmill_price_deal(const yet_t *yet, const int32_t *event, const
 /* LAYER_STATS of layers on one subject [n_layers, 6]. `falling` holds its losses from the largest, `rank` their trials,
  * numbered as they first appear there, `largest` each trial's largest loss.
  */
-EXPORT int64_t riskmill_quote_layers(const double *falling, const int32_t *rank, const int64_t *taken, int64_t n_trials,
+static int64_t quote_layers(const double *falling, const int32_t *rank, const int64_t *taken, int64_t n_trials,
                                      const double *largest, const layer_t *layers, const double *charges,
                                      int64_t n_layers, double trials, double *stats)
 {
@@ -545,7 +543,7 @@ EXPORT int64_t riskmill_quote_layers(const double *falling, const int32_t *rank,
 /* ---- recoveries in the order of events --------------------------------------------------------------------------- */
 
 /* Recoveries of occurrence losses and of years [starts]; returns how many years bind, as contracts.event_order_recovery. */
-EXPORT int64_t riskmill_event_order(const double *x, int64_t n, const int64_t *starts, int64_t years, double deductible,
+static int64_t event_order(const double *x, int64_t n, const int64_t *starts, int64_t years, double deductible,
                                     double limit, double *recovery, double *annual)
 {
     const layer_t t = {.ceded_share = 1.0, .limit = INFINITY, .deductible = deductible, .annual_limit = limit};
@@ -593,8 +591,8 @@ static int is_yelt(const yelt_t *c)
     return !bad;
 }
 
-/* The sum of YELTs, in their order on each row, in float64; returns how many rows are above 0 (riskmill_take). */
-EXPORT int64_t riskmill_roll_up(const yelt_t *children, int64_t n)
+/* The sum of YELTs, in their order on each row, in float64; returns how many rows are above 0 (`take` copies them). */
+static int64_t roll_up(const yelt_t *children, int64_t n)
 {
     int64_t end = 0, entries = 0;
     made_count = 0;
@@ -643,7 +641,7 @@ EXPORT int64_t riskmill_roll_up(const yelt_t *children, int64_t n)
 }
 
 /* Sums, squares and weighted sums of the members' annual losses [members], as allocation._annual_losses and bincount. */
-EXPORT int64_t riskmill_allocate(const int64_t *offsets, int64_t members, const int32_t *row, const float *loss,
+static int64_t allocate(const int64_t *offsets, int64_t members, const int32_t *row, const float *loss,
                                  int64_t entries, const int32_t *trial, int64_t rows, const double *weight, double *sums,
                                  double *squares, double *tail)
 {
@@ -682,11 +680,241 @@ EXPORT int64_t riskmill_allocate(const int64_t *offsets, int64_t members, const 
     return members;
 }
 
-/* ---- what the loader tries before it trusts this build ----------------------------------------------------------- */
+/* ---- what Python calls: buffers in, buffers filled; None for what is declined ------------------------------------ */
 
-EXPORT double riskmill_add_reduce(const double *a, int64_t n) { return add_reduce(a, n); }
+#define BUFFERS 16
 
-EXPORT double riskmill_add_segment(const double *a, int64_t n) { return n ? add_segment(a, n) : 0.0; }
+/* Buffers of one call, released together. */
+typedef struct {
+    Py_buffer of[BUFFERS];
+    int count;
+} buffers_t;
 
-/* a * b + c, rounded twice: a build that fuses it is not trusted. */
-EXPORT double riskmill_multiply_add(double a, double b, double c) { return a * b + c; }
+static void release(buffers_t *held)
+{
+    while (held->count)
+        PyBuffer_Release(&held->of[--held->count]);
+}
+
+/* Takes the next objects of the arguments as buffers of numbers of `size` bytes; 0 on failure, with an error set. */
+static int hold(buffers_t *held, PyObject *object, int writable)
+{
+    if (PyObject_GetBuffer(object, &held->of[held->count], writable ? PyBUF_WRITABLE : PyBUF_SIMPLE) < 0)
+        return 0;
+    held->count++;
+    return 1;
+}
+
+static PyObject *answer(int64_t count)
+{
+    if (count >= 0)
+        return PyLong_FromLongLong(count);
+    Py_RETURN_NONE;
+}
+
+/* Holds the first `n` arguments as buffers, the last `filled` of these to write to. */
+static int hold_arguments(buffers_t *held, PyObject *arguments, int n, int filled)
+{
+    held->count = 0;
+    if (PyTuple_Size(arguments) < n) {
+        PyErr_SetString(PyExc_TypeError, "too few arguments");
+        return 0;
+    }
+    for (int i = 0; i < n; i++)
+        if (!hold(held, PyTuple_GetItem(arguments, i), i >= n - filled)) {
+            release(held);
+            return 0;
+        }
+    return 1;
+}
+
+#define NUMBERS(held, i, type) ((type *)(held).of[i].buf)
+#define LENGTH(held, i, type) ((int64_t)((held).of[i].len / (Py_ssize_t)sizeof(type)))
+
+/* price_deal(occurrences, trial, begin, events, day, event, mean, layers, charges, stats,
+ *            (ids, trials, row_bits, place_bits), rate, every_day, first_day, last_day)
+ */
+static PyObject *py_price_deal(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    buffers_t held;
+    if (!hold_arguments(&held, arguments, 10, 1))
+        return NULL;
+    PyObject *rest = PyTuple_GetSlice(arguments, 10, PyTuple_Size(arguments)), *result = NULL;
+    long long ids, trials, row_bits, place_bits, every_day, first_day, last_day;
+    double rate;
+    if (rest && PyArg_ParseTuple(rest, "(LLLL)dLLL", &ids, &trials, &row_bits, &place_bits, &rate, &every_day,
+                                 &first_day, &last_day)) {
+        yet_t yet = {.occurrences = NUMBERS(held, 0, uint64_t),
+                     .trial = NUMBERS(held, 1, int32_t),
+                     .begin = NUMBERS(held, 2, int64_t),
+                     .events = NUMBERS(held, 3, int32_t),
+                     .day = NUMBERS(held, 4, int16_t),
+                     .slots = LENGTH(held, 3, int32_t),
+                     .ids = ids,
+                     .trials = trials,
+                     .row_bits = row_bits,
+                     .place_bits = place_bits};
+        result = answer(price_deal(&yet, NUMBERS(held, 5, int32_t), NUMBERS(held, 6, double), LENGTH(held, 5, int32_t),
+                                   rate, NUMBERS(held, 7, layer_t), NUMBERS(held, 8, double), LENGTH(held, 7, layer_t),
+                                   every_day, first_day, last_day, NUMBERS(held, 9, double)));
+    }
+    Py_XDECREF(rest);
+    release(&held);
+    return result;
+}
+
+/* quote_layers(falling, rank, taken, largest, layers, charges, stats, trials) */
+static PyObject *py_quote_layers(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    buffers_t held;
+    if (!hold_arguments(&held, arguments, 7, 1))
+        return NULL;
+    PyObject *trials = PyTuple_GetSlice(arguments, 7, 8), *result = NULL;
+    double number;
+    if (trials && PyArg_ParseTuple(trials, "d", &number))
+        result = answer(quote_layers(NUMBERS(held, 0, double), NUMBERS(held, 1, int32_t), NUMBERS(held, 2, int64_t),
+                                     LENGTH(held, 3, double), NUMBERS(held, 3, double), NUMBERS(held, 4, layer_t),
+                                     NUMBERS(held, 5, double), LENGTH(held, 4, layer_t), number,
+                                     NUMBERS(held, 6, double)));
+    Py_XDECREF(trials);
+    release(&held);
+    return result;
+}
+
+/* event_order(loss, starts, recovery, annual, deductible, limit) */
+static PyObject *py_event_order(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    buffers_t held;
+    if (!hold_arguments(&held, arguments, 4, 2))
+        return NULL;
+    PyObject *rest = PyTuple_GetSlice(arguments, 4, 6), *result = NULL;
+    double deductible, limit;
+    if (rest && PyArg_ParseTuple(rest, "dd", &deductible, &limit))
+        result = answer(event_order(NUMBERS(held, 0, double), LENGTH(held, 0, double), NUMBERS(held, 1, int64_t),
+                                    LENGTH(held, 1, int64_t), deductible, limit, NUMBERS(held, 2, double),
+                                    NUMBERS(held, 3, double)));
+    Py_XDECREF(rest);
+    release(&held);
+    return result;
+}
+
+/* allocate(offsets, row, loss, trial, weight, sums, squares, tail) */
+static PyObject *py_allocate(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    buffers_t held;
+    if (!hold_arguments(&held, arguments, 8, 3))
+        return NULL;
+    PyObject *result =
+        answer(allocate(NUMBERS(held, 0, int64_t), LENGTH(held, 0, int64_t) - 1, NUMBERS(held, 1, int32_t),
+                        NUMBERS(held, 2, float), LENGTH(held, 1, int32_t), NUMBERS(held, 3, int32_t),
+                        LENGTH(held, 3, int32_t), NUMBERS(held, 4, double), NUMBERS(held, 5, double),
+                        NUMBERS(held, 6, double), NUMBERS(held, 7, double)));
+    release(&held);
+    return result;
+}
+
+/* roll_up([row, loss, row, loss, ...]): losses are float64 where they have twice the bytes of their rows */
+static PyObject *py_roll_up(PyObject *module, PyObject *list)
+{
+    (void)module;
+    if (!PyList_Check(list)) {
+        PyErr_SetString(PyExc_TypeError, "a list of rows and losses is needed");
+        return NULL;
+    }
+    Py_ssize_t n = PyList_Size(list) / 2, held = 0;
+    Py_buffer *buffers = malloc((size_t)(2 * n + 1) * sizeof *buffers);
+    yelt_t *children = malloc((size_t)(n + 1) * sizeof *children);
+    PyObject *result = NULL;
+    if (!buffers || !children)
+        PyErr_NoMemory();
+    else {
+        while (held < 2 * n && PyObject_GetBuffer(PyList_GetItem(list, held), buffers + held, PyBUF_SIMPLE) == 0)
+            held++;
+        for (Py_ssize_t c = 0; c < held / 2; c++) {
+            const Py_buffer *row = buffers + 2 * c, *loss = row + 1;
+            children[c].row = row->buf;
+            children[c].loss = loss->buf;
+            children[c].size = row->len / 4;
+            children[c].is_double = row->len > 0 && loss->len == 2 * row->len;
+        }
+        if (held == 2 * n)
+            result = answer(roll_up(children, n));
+        while (held)
+            PyBuffer_Release(buffers + --held);
+    }
+    free(buffers);
+    free(children);
+    return result;
+}
+
+/* take(row, loss): copies what the latest call made */
+static PyObject *py_take(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    buffers_t held;
+    if (!hold_arguments(&held, arguments, 2, 2))
+        return NULL;
+    PyObject *result = NULL;
+    if (LENGTH(held, 0, int32_t) != made_count || held.of[1].len != (Py_ssize_t)((size_t)made_count * made_size))
+        PyErr_SetString(PyExc_ValueError, "not the size of what was made");
+    else {
+        take_made(NUMBERS(held, 0, int32_t), held.of[1].buf);
+        result = answer(made_count);
+    }
+    release(&held);
+    return result;
+}
+
+/* sums(numbers): their np.add.reduce and np.add.reduceat, for the loader to compare */
+static PyObject *py_sums(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    buffers_t held;
+    if (!hold_arguments(&held, arguments, 1, 0))
+        return NULL;
+    const double *numbers = NUMBERS(held, 0, double);
+    int64_t n = LENGTH(held, 0, double);
+    PyObject *result = Py_BuildValue("dd", add_reduce(numbers, n), n ? add_segment(numbers, n) : 0.0);
+    release(&held);
+    return result;
+}
+
+/* multiply_add(a, b, c): a * b + c, rounded twice */
+static PyObject *py_multiply_add(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    double a, b, c;
+    if (!PyArg_ParseTuple(arguments, "ddd", &a, &b, &c))
+        return NULL;
+    return PyFloat_FromDouble(a * b + c);
+}
+
+static PyMethodDef functions[] = {
+    {"price_deal", py_price_deal, METH_VARARGS, "Price a deal on its own event loss table."},
+    {"quote_layers", py_quote_layers, METH_VARARGS, "Price many layers on one subject."},
+    {"event_order", py_event_order, METH_VARARGS, "Recoveries in the order of events."},
+    {"allocate", py_allocate, METH_VARARGS, "Sums of the members' annual losses."},
+    {"roll_up", py_roll_up, METH_O, "Sum year-event loss tables."},
+    {"take", py_take, METH_VARARGS, "Copy the rows and losses of the latest call."},
+    {"sums", py_sums, METH_VARARGS, "Add in numpy's order."},
+    {"multiply_add", py_multiply_add, METH_VARARGS, "Multiply, round, add."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_kernel", .m_doc = "riskmill's compiled kernel", .m_size = -1, .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__kernel(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    if (module && PyModule_AddStringConstant(module, "SOURCE", KERNEL_SOURCE) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

@@ -8,7 +8,7 @@ whatever the kernel declines: every function here returns None then, and the cal
 platform, so one folder can carry several and each machine takes its own.
 """
 
-import ctypes
+import importlib
 import math
 import os
 import struct
@@ -37,43 +37,13 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 #: Bits of an occurrence's row and of its place within its year; the events of an ELT have the other 64 - 48 or more.
 _KEY_BITS = 48
 
-_pointer, _count, _number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-
-#: Arguments and result of each function of _kernel.c that the models call.
-_SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "source": (ctypes.c_char_p, []),
-    "release": (None, []),
-    "take": (None, [_pointer, _pointer]),
-    "price_deal": (
-        _count,
-        [_pointer, _pointer, _pointer, _count, _number, _pointer, _pointer, _count, _count, _count, _count, _pointer],
-    ),
-    "quote_layers": (
-        _count,
-        [_pointer, _pointer, _pointer, _count, _pointer, _pointer, _pointer, _count, _number, _pointer],
-    ),
-    "event_order": (_count, [_pointer, _count, _pointer, _count, _number, _number, _pointer, _pointer]),
-    "roll_up": (_count, [_pointer, _count]),
-    "allocate": (
-        _count,
-        [
-            *[_pointer, _count, _pointer, _pointer, _count, _pointer, _count, _pointer],
-            *[_pointer, _pointer, _pointer],
-        ],
-    ),
-    "add_reduce": (_number, [_pointer, _count]),
-    "add_segment": (_number, [_pointer, _count]),
-    "multiply_add": (_number, [_number, _number, _number]),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """What the models compute with: `name` is `compiled` or `numpy`, `why` says why it is numpy."""
 
     name: str
     why: str
-    functions: dict[str, Any]
+    module: Any
 
 
 def _load(choice: str) -> Kernel:
@@ -81,28 +51,20 @@ def _load(choice: str) -> Kernel:
     if choice not in ("", "compiled", "numpy"):
         raise ValueError(f"{CHOICE}={choice}: it is numpy or compiled")
     if choice == "numpy":
-        return Kernel("numpy", f"{CHOICE}=numpy", {})
+        return Kernel("numpy", f"{CHOICE}=numpy", None)
     folder = files("riskmill.models")
-    found = [folder / f"_kernel{suffix}" for suffix in EXTENSION_SUFFIXES]
-    built = [path for path in found if path.is_file()]
-    if not built:
-        return Kernel("numpy", "none was built for this platform", {})
+    if not any((folder / f"_kernel{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+        return Kernel("numpy", "none was built for this platform", None)
     try:
-        # PyDLL keeps the interpreter's lock: calls share memory and must not overlap.
-        library = ctypes.PyDLL(str(built[0]))
-        functions = {}
-        for name, (result, arguments) in _SIGNATURES.items():
-            function = getattr(library, f"riskmill_{name}")
-            function.restype, function.argtypes = result, arguments
-            functions[name] = function
-    except (OSError, AttributeError) as error:
-        return Kernel("numpy", f"the compiled kernel does not load: {error}", {})
+        module = importlib.import_module("riskmill.models._kernel")
+    except ImportError as error:
+        return Kernel("numpy", f"the compiled kernel does not load: {error}", None)
     source = folder / "_kernel.c"
-    if source.is_file() and source_digest(source.read_bytes()) != functions["source"]().decode():
-        return Kernel("numpy", "the compiled kernel was built from another source; build it again", {})
-    if not _adds_as_numpy(functions):
-        return Kernel("numpy", "the compiled kernel does not add as numpy does", {})
-    return Kernel("compiled", "", functions)
+    if source.is_file() and source_digest(source.read_bytes()) != module.SOURCE:
+        return Kernel("numpy", "the compiled kernel was built from another source; build it again", None)
+    if not _adds_as_numpy(module):
+        return Kernel("numpy", "the compiled kernel does not add as numpy does", None)
+    return Kernel("compiled", "", module)
 
 
 def source_digest(source: bytes) -> str:
@@ -110,30 +72,26 @@ def source_digest(source: bytes) -> str:
     return blake2b(source.replace(b"\r\n", b"\n"), digest_size=16).hexdigest()
 
 
-def _adds_as_numpy(functions: dict[str, Any]) -> bool:
-    """Try the order of sums, and that a product is rounded before it is added to, and tiny numbers are kept."""
+def _adds_as_numpy(module: Any) -> bool:
+    """Try the order of sums, that a product is rounded before it is added to, and that tiny numbers are kept."""
     number = np.arange(1, 1100)
     values = 1.0 / number + number * number * 1e3
-    for size in (*range(20), 127, 128, 129, 136, 137, 255, 264, 1023, 1099):
-        part = np.ascontiguousarray(values[:size])
-        if functions["add_reduce"](part.ctypes.data, size) != np.add.reduce(part):
+    for size in (*range(1, 20), 127, 128, 129, 136, 137, 255, 264, 1023, 1099):
+        part = values[:size]
+        if module.sums(part) != (np.add.reduce(part), np.add.reduceat(part, [0])[0]):
             return False
-        if size and functions["add_segment"](part.ctypes.data, size) != np.add.reduceat(part, [0])[0]:
-            return False
-    third = np.float64(1.0) / np.float64(3.0)
-    fused = functions["multiply_add"](float(third), 3.0, -1.0)
-    tiny = functions["multiply_add"](5e-324, 1.0, 0.0)
-    return bool(fused == third * 3.0 - 1.0) and tiny == 5e-324
+    third = 1.0 / 3.0
+    return bool(module.multiply_add(third, 3.1, -1.0) == third * 3.1 - 1.0 and module.multiply_add(5e-324, 1.0, 0.0) > 0)
 
 
 KERNEL = _load(os.environ.get(CHOICE, ""))
 
-_call = KERNEL.functions
+_module = KERNEL.module
 
 
 def compiled() -> bool:
     """Whether the models of this process compute with the compiled kernel."""
-    return bool(_call)
+    return _module is not None
 
 
 # ---- arrays and terms as the kernel takes them
@@ -143,30 +101,12 @@ def _is(array: Array, dtype: np.dtype[Any]) -> bool:
     return array.ndim == 1 and array.dtype == dtype and array.flags.c_contiguous
 
 
-class _Yet(ctypes.Structure):
-    """`yet_t`: pointers into a YET and its index."""
-
-    _fields_ = (
-        ("occurrences", _pointer),
-        ("trial", _pointer),
-        ("begin", _pointer),
-        ("events", _pointer),
-        ("day", _pointer),
-        ("rows", _count),
-        ("slots", _count),
-        ("ids", _count),
-        ("trials", _count),
-        ("row_bits", _count),
-        ("place_bits", _count),
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class _Inverted:
-    """A YET as the kernel reads it, and the arrays that its pointers point into."""
+    """A YET as the kernel reads it (`yet_t`): its arrays and its numbers."""
 
-    address: int
-    kept: tuple[Any, ...]
+    arrays: tuple[Array, ...]
+    numbers: tuple[int, int, int, int]
 
 
 def _inverted(yet: Arrays) -> _Inverted | None:
@@ -187,11 +127,8 @@ def _inverted(yet: Arrays) -> _Inverted | None:
     by_slot = np.append(index.begin[: index.events.size], rows)
     ids = int(index.events[-1]) + 1 if index.slot_of_event.size and rows else 0
     begin = by_slot[np.searchsorted(index.events, np.arange(ids + 1))] if ids else by_slot
-    kept = [packed, trial[index.rows], begin.astype(np.int64), index.events, day]
-    structure = _Yet(
-        *(array.ctypes.data for array in kept), rows, index.events.size, ids, trials_of(yet), row_bits, place_bits
-    )
-    return _Inverted(ctypes.addressof(structure), (structure, *kept))
+    arrays = (packed, trial[index.rows], begin.astype(np.int64), index.events, day)
+    return _Inverted(arrays, (ids, trials_of(yet), row_bits, place_bits))
 
 
 #: Terms that the kernel knows, and the defaults of all others: a layer that has another value there is left to numpy.
@@ -254,12 +191,10 @@ def price_deal(
     layers: Sequence[Terms], elt: Arrays, yet: Arrays, *, rate: float = 1.0, days: tuple[int, int] | None = None
 ) -> tuple[I32, F32, F64] | None:
     """Return row, loss and layer_stats of a deal as `price_deal` does, or None where numpy has to."""
-    if not _call:
+    if _module is None or not all(map(takes, layers)) or "event" not in elt or "mean" not in elt:
         return None
-    event, mean = elt.get("event"), elt.get("mean")
-    if event is None or mean is None or not (_is(event, _INT32) and _is(mean, _FLOAT64)) or event.size != mean.size:
-        return None
-    if not all(map(takes, layers)):
+    event, mean = elt["event"], elt["mean"]
+    if not (_is(event, _INT32) and _is(mean, _FLOAT64)) or event.size != mean.size:
         return None
     inverted = yet.derive("kernel.yet", _inverted)
     if inverted is None:
@@ -267,92 +202,58 @@ def price_deal(
     packed, charges = _packed(layers)
     stats = np.empty((len(layers), _STATS))
     first, last = days or (0, 0)
-    count = _call["price_deal"](
-        inverted.address,
-        event.ctypes.data,
-        mean.ctypes.data,
-        event.size,
-        rate,
-        packed,
-        charges,
-        len(layers),
-        days is None,
-        first,
-        last,
-        stats.ctypes.data,
+    count = _module.price_deal(
+        *inverted.arrays, event, mean, packed, charges, stats, inverted.numbers, rate, days is None, first, last
     )
-    if count < 0:
+    if count is None:
         return None
     row, loss = np.empty(count, np.int32), np.empty(count, np.float32)
-    _call["take"](row.ctypes.data, loss.ctypes.data)
+    _module.take(row, loss)
     return row, loss, stats
 
 
-def quote_layers(
-    falling: F64, rank: I32, taken: I64, largest: F64, layers: Sequence[Terms], trials: int
-) -> F64 | None:
+def quote_layers(falling: F64, rank: I32, taken: I64, largest: F64, layers: Sequence[Terms], trials: int) -> F64 | None:
     """Return layer_stats of layers on one subject (see quotes.SubjectIndex), or None where numpy has to."""
-    if not _call:
+    if _module is None:
         return None
     packed, charges = _packed(layers)
     stats = np.empty((len(layers), _STATS))
-    done = _call["quote_layers"](
-        falling.ctypes.data,
-        rank.ctypes.data,
-        taken.ctypes.data,
-        largest.size,
-        largest.ctypes.data,
-        packed,
-        charges,
-        len(layers),
-        trials,
-        stats.ctypes.data,
-    )
-    return stats if done >= 0 else None
+    done = _module.quote_layers(falling, rank, taken, largest, packed, charges, stats, trials)
+    return None if done is None else stats
 
 
 def event_order_recovery(loss: F64, starts: I64, deductible: float, limit: float) -> tuple[F64, F64] | None:
     """Return the recovery of each occurrence and of each year, or None where numpy has to."""
-    if not _call or not (_is(loss, _FLOAT64) and _is(starts, _INT64)):
+    if _module is None or not (_is(loss, _FLOAT64) and _is(starts, _INT64)):
         return None
     recovery, annual = np.empty(loss.size), np.empty(starts.size)
-    done = _call["event_order"](
-        loss.ctypes.data,
-        loss.size,
-        starts.ctypes.data,
-        starts.size,
-        deductible,
-        limit,
-        recovery.ctypes.data,
-        annual.ctypes.data,
-    )
-    return (recovery, annual) if done >= 0 else None
+    done = _module.event_order(loss, starts, recovery, annual, deductible, limit)
+    return None if done is None else (recovery, annual)
 
 
 def roll_up(children: Sequence[Arrays]) -> tuple[I32, F64] | None:
     """Return row and loss of the sum of YELTs, or None where numpy has to."""
-    if not _call:
+    if _module is None:
         return None
-    parts: list[int] = []
+    arrays: list[Array] = []
     for child in children:
         row, loss = child.get("row"), child.get("loss")
         if row is None or loss is None or row.size != loss.size or not _is(row, _INT32):
             return None
         if not (_is(loss, _FLOAT32) or _is(loss, _FLOAT64)):
             return None
-        parts += (row.ctypes.data, loss.ctypes.data, row.size, loss.dtype == _FLOAT64)
-    table = np.array(parts, np.int64)
-    count = _call["roll_up"](table.ctypes.data, len(children))
-    if count < 0:
+        arrays += (row, loss)
+    count = _module.roll_up(arrays)
+    if count is None:
         return None
     total_row, total = np.empty(count, np.int32), np.empty(count)
-    _call["take"](total_row.ctypes.data, total.ctypes.data)
+    _module.take(total_row, total)
     return total_row, total
 
 
 def allocate(leaf: Arrays, yet: Arrays, weight: F64) -> tuple[F64, F64, F64] | None:
     """Return sums, squares and weighted sums of each member's annual losses, or None where numpy has to."""
-    if not _call:
+    if _module is None:
         return None
     offsets, row, loss, trial = leaf["member_offsets"], leaf["member_row"], leaf["member_loss"], yet["trial"]
     if not (_is(offsets, _INT64) and _is(row, _INT32) and _is(loss, _FLOAT32) and _is(trial, _INT32)):
@@ -361,17 +262,5 @@ def allocate(leaf: Arrays, yet: Arrays, weight: F64) -> tuple[F64, F64, F64] | N
         return None
     members = offsets.size - 1
     sums, squares, tail = np.empty(members), np.empty(members), np.empty(members)
-    done = _call["allocate"](
-        offsets.ctypes.data,
-        members,
-        row.ctypes.data,
-        loss.ctypes.data,
-        row.size,
-        trial.ctypes.data,
-        trial.size,
-        weight.ctypes.data,
-        sums.ctypes.data,
-        squares.ctypes.data,
-        tail.ctypes.data,
-    )
-    return (sums, squares, tail) if done >= 0 else None
+    done = _module.allocate(offsets, row, loss, trial, weight, sums, squares, tail)
+    return None if done is None else (sums, squares, tail)
