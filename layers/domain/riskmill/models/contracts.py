@@ -115,6 +115,10 @@ def reinstatement_fraction(terms: Terms, annual: F64) -> F64:
     if limit == 0.0:
         return fraction
     for j, charge in enumerate(terms.reinstatements):
-        if charge > 0:
-            fraction = fraction + charge * excess_of_loss(annual, j * limit, limit) / limit
+        if charge > 0 and j == 0:
+            fraction = charge * excess_of_loss(annual, 0.0, limit) / limit
+        elif charge > 0:
+            # Few years use up more than the first reinstatement.
+            years = np.flatnonzero(annual > j * limit)
+            fraction[years] += charge * excess_of_loss(annual[years], j * limit, limit) / limit
     return fraction

@@ -57,7 +57,7 @@ def annual_stats(terms: Terms, annual: F64, trials: int, exhausted: int) -> list
         trials,
         np.add.reduce(annual),
         np.add.reduce(annual * annual),
-        np.count_nonzero(annual),
+        np.count_nonzero(annual > 0),
         exhausted,
         np.add.reduce(reinstatement_fraction(terms, annual)) if terms.reinstatements else 0.0,
     ]
@@ -86,27 +86,37 @@ def quote_deal(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Array
     hit = np.flatnonzero(reached)
     slots = index.slots(elt["event"][hit])
     count = index.count[slots]
-    trial_of_occurrence: I64 = yet.derive("quotes.trial", _trial_of_occurrence)
-    trial = trial_of_occurrence[index.places(slots, count)]
+    trial_of_occurrence: I32 = yet.derive("quotes.trial", _trial_of_occurrence)
+    trial = trial_of_occurrence[index.places(slots, count)].astype(np.intp)
+    years = _years(trial, trials)
     stats = []
     for terms, losses in zip(params.layers, by_event, strict=True):
         occurrence = np.repeat(losses[hit], count)
-        total = np.bincount(trial, occurrence, minlength=1)
-        # Most years have no loss: terms are applied to the others.
-        annual = annual_recovery(terms, total[total > 0])
+        total = np.bincount(trial, occurrence, minlength=trials)
+        annual = annual_recovery(terms, total[years])
         exhausted = 0
         if annual_limit(terms) < math.inf:
-            exhausted = np.count_nonzero((annual >= annual_limit(terms)) & (annual > 0))
+            exhausted = np.count_nonzero(annual >= annual_limit(terms)) if annual_limit(terms) > 0 else 0
         elif terms.occurrence_limit is not None:
-            whole = np.zeros(total.size, np.bool_)
+            whole = np.zeros(trials, np.bool_)
             whole[trial[occurrence >= terms.occurrence_limit]] = True
-            exhausted = np.count_nonzero(whole[total > 0] & (annual > 0))
+            exhausted = np.count_nonzero(whole[years] & (annual > 0))
         stats.append(annual_stats(terms, annual, trials, exhausted))
     return {"layer_stats": np.array(stats, np.float64).reshape(-1, len(LAYER_STATS))}
 
 
-def _trial_of_occurrence(yet: Arrays) -> I64:
-    trial: I64 = yet["trial"][index_yet(yet).rows].astype(np.int64)
+def _years(trial: I64, trials: int) -> I64:
+    """Return the trials with an occurrence, each once: those to which terms are applied."""
+    if trial.size > trials // 8:
+        return np.flatnonzero(np.bincount(trial, minlength=trials))
+    number = np.arange(trial.size, dtype=np.uint16 if trial.size <= 1 << 16 else np.int32)
+    last = np.empty(trials, number.dtype)
+    last[trial] = number
+    return trial[last[trial] == number]
+
+
+def _trial_of_occurrence(yet: Arrays) -> I32:
+    trial: I32 = yet["trial"][index_yet(yet).rows]
     return trial
 
 
@@ -178,7 +188,7 @@ def _quote(terms: Terms, index: SubjectIndex, count: int) -> list[float]:
     annual = annual_recovery(terms, total)
     exhausted = 0
     if annual_limit(terms) < math.inf:
-        exhausted = np.count_nonzero((annual >= annual_limit(terms)) & (annual > 0))
+        exhausted = np.count_nonzero(annual >= annual_limit(terms)) if annual_limit(terms) > 0 else 0
     elif terms.occurrence_limit is not None:
         largest = occurrence_loss(terms, index.largest[: annual.size])
         exhausted = np.count_nonzero((largest >= occurrence_limit(terms)) & (annual > 0))
