@@ -207,8 +207,9 @@ def run_rollup(
             if quiet or not typer.confirm(f"\nStop run {run_id}? (No leaves it running)", err=True):
                 console.print(f"run {run_id} goes on: `riskmill status {run_id}`, `riskmill cancel {run_id}`")
                 raise typer.Exit(130) from None
-            unfinished = deployment.cancel(run_id)
-            console.print(f"run {run_id} stopped; {len(unfinished):,} jobs unfinished")
+            if not deployment.has_ended(run_id):  # it may end while the question stands
+                unfinished = deployment.cancel(run_id)
+                console.print(f"run {run_id} stopped; {len(unfinished):,} jobs unfinished")
 
 
 def _follow(deployment: Deployment, run_id: str, *, quiet: bool) -> dict[str, Any]:

@@ -22,11 +22,17 @@ from pydantic import ValidationError
 
 from riskmill.checks import (
     COVERED_GROUPS,
+    CURRENCIES,
+    WITHIN_YEAR,
     Fault,
     FaultList,
     Members,
     contract_group_problem,
+    deal_problems,
     graph_faults,
+    outside_year,
+    outwards_problems,
+    rate_problem,
     reached_from,
     shown,
     terms_problems,
@@ -35,12 +41,21 @@ from riskmill.errors import ModelError, PortfolioInvalid
 from riskmill.jobs import content_key
 from riskmill.models.catalogue import FREQUENCIES, count_table
 from riskmill.outputs import Array, encode
-from riskmill.portfolio import Portfolio, faults_of, wrong_currency
+from riskmill.portfolio import (
+    OWN_RATE,
+    Portfolio,
+    allowed_currencies,
+    contract_days_problems,
+    faults_of,
+    no_index,
+)
 from riskmill.portfolio_tables import (
+    OUTWARDS,
     STOP_LOSS_COLUMNS,
     STOP_LOSS_TERMS,
     TABLES,
     TERMS_COLUMNS,
+    TERMS_TEXTS,
     UNIFORM_SEASON,
     PortfolioFile,
 )
@@ -138,6 +153,8 @@ class _Reader:
         self.head = head
         self.faults = faults
         self.has_outwards = "outwards" in sheets
+        self.has_rates = "rates" in sheets
+        self.has_industry = "industry_losses" in sheets
         self.tables = {name: read_cells(sheet, faults) for name, sheet in sheets.items()}
         self.terms: dict[str, list[Terms | None]] = {}
 
@@ -152,6 +169,8 @@ class _Reader:
         for name in ("layers", "outwards"):
             if name in self.tables:
                 self.terms[name] = list(self._terms(self.tables[name]))
+        self._layers_together()
+        self._contract_days()
         self._groups()
         return None if self.faults or self.head is None else self._build(self.head)
 
@@ -221,21 +240,23 @@ class _Reader:
                     lambda row, texts=texts, target=target: f"{shown(texts.at(row))} is not in {target}",  # type: ignore[misc]
                     f"{key} of {target}",
                 )
-        elts, events = self.tables.get("elts"), self.tables.get("events")
-        if elts is None or events is None or "event_id" not in elts.numbers or "event_id" not in events.numbers:
+        events = self.tables.get("events")
+        if events is None or "event_id" not in events.numbers or not events.sheet.whole:
             return
-        catalogue, losses = events.numbers["event_id"], elts.numbers["event_id"]
-        if not events.sheet.whole:
-            return
-        unknown = losses.ok & ~np.isin(losses.values, catalogue.values[catalogue.ok])
-        self._add(
-            elts,
-            "event_id",
-            unknown,
-            "is not in events",
-            lambda row: f"{losses.values[row]} is not in events",
-            "an event_id of events",
-        )
+        catalogue = events.numbers["event_id"]
+        for table in ("elts", "industry_losses"):
+            cells = self.tables.get(table)
+            losses = None if cells is None else cells.numbers.get("event_id")
+            if cells is None or losses is None:
+                continue
+            self._add(
+                cells,
+                "event_id",
+                losses.ok & ~np.isin(losses.values, catalogue.values[catalogue.ok]),
+                "is not in events",
+                lambda row, losses=losses: f"{losses.values[row]} is not in events",  # type: ignore[misc]
+                "an event_id of events",
+            )
 
     def _perils(self) -> None:
         perils, events = self.tables.get("perils"), self.tables.get("events")
@@ -264,6 +285,17 @@ class _Reader:
         if elts is None:
             return
         ids, means, exposures = elts.texts.get("elt_id"), elts.numbers.get("mean_loss"), elts.numbers.get("exposure")
+        if self.head is not None and self.head.secondary_uncertainty and means is not None and exposures is not None:
+            given = [elts.numbers[name].values for name in ("sd_independent", "sd_correlated") if name in elts.numbers]
+            sd = np.sum([np.nan_to_num(values) for values in given], axis=0)
+            self._add(
+                elts,
+                "exposure",
+                (sd > 0) & (np.nan_to_num(means.values) > 0) & ~exposures.given,
+                "is empty, and secondary uncertainty needs it where there is a standard deviation",
+                None,
+                "a number above mean_loss",
+            )
         if means is None or exposures is None or not exposures.given.any():
             return
         mean, exposure = means.values, exposures.values
@@ -313,16 +345,16 @@ class _Reader:
         deals = self.tables.get("deals")
         if deals is None:
             return
-        currencies = deals.texts.get("currency")
-        if currencies is not None and self.head is not None:
+        currencies, rates = deals.texts.get("currency"), self._rates()
+        if currencies is not None and self.head is not None and rates is not None:
             wanted = self.head.currency
             self._add(
                 deals,
                 "currency",
-                currencies.where(lambda value: value != wanted),
-                f"is not the portfolio's currency {shown(wanted)}",
-                lambda row: wrong_currency(currencies.at(row), wanted),
-                wanted,
+                currencies.where(lambda value: rate_problem(value, wanted, rates) is not None),
+                f"is not the portfolio's currency {shown(wanted)} and has no rate",
+                lambda row: rate_problem(currencies.at(row), wanted, rates) or "",
+                allowed_currencies(wanted),
             )
         inceptions, expiries = deals.texts.get("inception"), deals.texts.get("expiry")
         if inceptions is not None and expiries is not None:
@@ -338,6 +370,20 @@ class _Reader:
                 "is before the inception",
                 lambda row: f"{ends[row]} is before the inception {begins[row]}",
                 "the day of inception or later",
+            )
+            year = None if self.head is None else self.head.trial_year
+            outside = {
+                row: problem
+                for row, (begin, end) in enumerate(zip(begins, ends, strict=True))
+                if begin and end and end >= begin and (problem := outside_year(begin, end, year)) is not None
+            }
+            self._add(
+                deals,
+                "inception",
+                list(outside),
+                "has no day in the trial year",
+                lambda row: outside[row],
+                WITHIN_YEAR,
             )
         ids, layered = deals.texts.get("deal_id"), self._ids("layers", "deal_id")
         if ids is not None and layered is not None:
@@ -355,11 +401,16 @@ class _Reader:
         types, charges = cells.texts.get("type"), cells.texts.get("reinstatements")
         numbers = {name: cells.numbers.get(name) for name in (*TERMS_COLUMNS, *STOP_LOSS_COLUMNS)}
         columns = {name: (column.values.tolist(), column) for name, column in numbers.items() if column is not None}
+        texts = {name: cells.texts[name] for name in TERMS_TEXTS if name in cells.texts}
         for row in range(cells.sheet.rows):
             given = {name: values[row] for name, (values, column) in columns.items() if column.given[row]}
             kind = None if types is None else types.at(row)
             fine = all(column.ok[row] or not column.given[row] for _, column in columns.values())
             fine = fine and charges is not None and charges.codes[row] != -2
+            for name, column in texts.items():
+                fine = fine and column.codes[row] != -2
+                if column.codes[row] >= 0:
+                    given[name] = column.at(row)
             if kind is None:
                 yield None
                 continue
@@ -378,9 +429,86 @@ class _Reader:
                     yield None
                     continue
             terms = Terms(type=kind, **given)
-            for field, problem, allowed in terms_problems(terms):
+            problems = [*terms_problems(terms)]
+            if cells.sheet.table is OUTWARDS:
+                known = {column.name for column in OUTWARDS.columns}
+                problems = [problem for problem in problems if problem[0] in known] + [*outwards_problems(terms)]
+            for field, problem, allowed in problems:
                 self._add(cells, field, [row], problem, None, allowed)
             yield terms
+
+    def _contract_days(self) -> None:
+        """Check the periods of outwards contracts."""
+        outwards = self.tables.get("outwards")
+        begins, ends = self._texts("outwards", "inception"), self._texts("outwards", "expiry")
+        if outwards is None or begins is None or ends is None:
+            return
+        year = None if self.head is None else self.head.trial_year
+        for row, (begin, end) in enumerate(zip(begins.rows(), ends.rows(), strict=True)):
+            if begins.codes[row] != -2 and ends.codes[row] != -2:
+                for field, problem, allowed in contract_days_problems(begin, end, year):
+                    self._add(outwards, field, [row], problem, None, allowed)
+
+    def _layers_together(self) -> None:
+        """Check the layers of each deal with each other, with its ELT and with the industry's losses."""
+        indices = self._ids("industry_losses", "index")
+        for table, of_table in self.terms.items():
+            for row, its in enumerate(of_table):
+                if its is not None and its.index is not None and its.index not in (indices or ()):
+                    problem, allowed = no_index(its.index)
+                    if indices is not None or not self.has_industry:
+                        self._add(self.tables[table], "index", [row], problem, None, allowed)
+        layers, of_deal = self.tables.get("layers"), self._texts("layers", "deal_id")
+        if layers is None or of_deal is None:
+            return
+        by_deal: dict[str, list[tuple[int, Terms]]] = {}
+        for row, (deal, known) in enumerate(zip(of_deal.rows(), self.terms["layers"], strict=True)):
+            if deal is not None and known is not None:
+                by_deal.setdefault(deal, []).append((row, known))
+        bare = self._deals_without_exposure()
+        for deal, rows in by_deal.items():
+            for number, field, problem, allowed in deal_problems([terms for _, terms in rows]):
+                self._add(layers, field, [rows[number][0]], problem, None, allowed)
+            for row, terms in rows:
+                if terms.retained_line is not None and deal in bare:
+                    problem = f"needs the exposures of ELT {shown(bare[deal])}, which has none"
+                    self._add(layers, "retained_line", [row], problem, None, "an ELT with exposures")
+
+    def _deals_without_exposure(self) -> dict[str, str]:
+        """Return the ELT of each deal whose ELT states no exposure."""
+        elts, deals = self.tables.get("elts"), self.tables.get("deals")
+        if elts is None or deals is None or not {"elt_id"} <= elts.texts.keys() & deals.texts.keys():
+            return {}
+        if "deal_id" not in deals.texts or "exposure" not in elts.numbers:
+            return {}
+        codes, ids = elts.texts["elt_id"].codes, elts.texts["elt_id"].values
+        known = {ids[code] for code in np.unique(codes[elts.numbers["exposure"].given]) if code >= 0}
+        pairs = zip(deals.texts["deal_id"].rows(), deals.texts["elt_id"].rows(), strict=True)
+        return {deal: elt for deal, elt in pairs if deal is not None and elt is not None and elt not in known}
+
+    def _rates(self) -> dict[str, float] | None:
+        """Check the rates; return each currency's at the as-at date, or None when they could not all be read."""
+        rates = self.tables.get("rates")
+        if rates is None or self.head is None:
+            return None if self.has_rates else {}
+        currencies, days, numbers = rates.texts.get("currency"), rates.texts.get("date"), rates.numbers.get("rate")
+        if currencies is not None:
+            own = self.head.currency
+            self._add(rates, "currency", currencies.where(lambda value: value == own), OWN_RATE, None, "another one")
+            unknown = currencies.where(lambda value: value not in CURRENCIES)
+            self._add(
+                rates,
+                "currency",
+                unknown,
+                "is not a currency code",
+                lambda row: f"{shown(currencies.at(row))} is not a currency code",
+                "a code of ISO 4217 such as USD",
+            )
+        if currencies is None or days is None or numbers is None or not rates.sheet.whole:
+            return None
+        rows = zip(days.rows(), currencies.rows(), numbers.values.tolist(), strict=True)
+        dated = sorted((day, code, rate) for day, code, rate in rows if day is not None and code is not None)
+        return {code: rate for day, code, rate in dated if day <= self.head.as_at}
 
     def _type_faults(self, cells: Cells, row: int, kind: str, given: dict[str, Any]) -> bool:
         """Add what a treaty of this type lacks or must not have; return whether that is nothing."""
@@ -394,6 +522,9 @@ class _Reader:
         else:
             foreign = [name for name in STOP_LOSS_COLUMNS if name in given]
             wrong += [(name, "is given, and only a stop loss (SL) has it", "an empty cell") for name in foreign]
+        if kind == "SS" and not given.keys() & {"ceded_share", "retained_line", "lines"}:
+            problem = "is empty, and a surplus share (SS) needs it, or a retained line and lines"
+            wrong.append(("ceded_share", problem, "a number >= 0 and <= 1"))
         if kind == "QS" and "ceded_share" not in given:
             wrong.append(("ceded_share", "is empty, and a quota share (QS) needs it", "a number >= 0 and <= 1"))
         for field, problem, allowed in wrong:
@@ -472,6 +603,8 @@ class _Reader:
             "deals": self._deal_models(elts),
             "groups": self._group_models(),
             "outwards": self._outwards_models(),
+            "rates": self._rate_models(),
+            "indices": self._encode_indices(objects),
         }
         try:
             return PreparedPortfolio(Portfolio.model_validate(document), objects)
@@ -492,6 +625,7 @@ class _Reader:
         for name in ("sd_independent", "sd_correlated"):
             columns[name] = np.nan_to_num(cells.numbers[name].values[order])
         exposure = cells.numbers["exposure"].values[order]
+        risks = np.nan_to_num(cells.numbers["risks"].values[order], nan=1.0)
         code_of = {elt: code for code, elt in enumerate(ids.values)}
         keys = {}
         for elt in sorted(self._ids("deals", "elt_id") or ()):
@@ -502,6 +636,8 @@ class _Reader:
                     arrays[name] = columns[name][begin:end]
             if begin < end and not np.isnan(exposure[begin]):
                 arrays["exposure"] = exposure[begin:end]
+            if (risks[begin:end] != 1).any():
+                arrays["risks"] = risks[begin:end]
             data = encode(arrays)
             keys[elt] = content_key(data)
             objects[keys[elt]] = data
@@ -544,10 +680,43 @@ class _Reader:
         names = ("contract_id", "name", "group_id")
         columns = [cells.texts[name].rows() for name in names]
         priorities = cells.numbers["priority"].values.tolist()
+        days = zip(cells.texts["inception"].rows(), cells.texts["expiry"].rows(), strict=True)
         return [
-            {**dict(zip(names, row, strict=True)), "priority": priority, "terms": terms}
-            for *row, priority, terms in zip(*columns, priorities, self.terms["outwards"], strict=True)
+            {
+                **dict(zip(names, row, strict=True)),
+                "priority": priority,
+                "terms": terms,
+                "inception": inception,
+                "expiry": expiry,
+            }
+            for *row, priority, terms, (inception, expiry) in zip(
+                *columns, priorities, self.terms["outwards"], days, strict=True
+            )
         ]
+
+    def _rate_models(self) -> list[dict[str, Any]]:
+        if not self.has_rates:
+            return []
+        cells = self.tables["rates"]
+        rows = zip(
+            cells.texts["currency"].rows(), cells.texts["date"].rows(), cells.numbers["rate"].values, strict=True
+        )
+        return [{"currency": currency, "date": day, "rate": float(rate)} for currency, day, rate in rows]
+
+    def _encode_indices(self, objects: dict[str, bytes]) -> list[dict[str, str]]:
+        """Encode the industry's losses by each index into `objects`; return their keys."""
+        if not self.has_industry:
+            return []
+        cells = self.tables["industry_losses"]
+        names, events, losses = cells.texts["index"], cells.numbers["event_id"].values, cells.numbers["loss"].values
+        order = np.lexsort((events, names.codes))
+        found = []
+        for code, name in enumerate(names.values):
+            rows = order[names.codes[order] == code]
+            data = encode({"event": events[rows].astype(np.int32), "mean": losses[rows]})
+            found.append({"index": name, "losses": content_key(data)})
+            objects[content_key(data)] = data
+        return found
 
 
 def _ratio_problem(law: str, ratio: float | None) -> tuple[str, None, str] | None:

@@ -17,6 +17,10 @@ from riskmill.outputs import Arrays, encode
 EVENTS, DEALS, BLOCK, BLOCKS = 600, 12, 10_000, 2
 
 
+#: Versions of the models that are not at their first.
+VERSIONS = {"measure": 2, "allocate": 2, "tabulate_deals": 2}
+
+
 def catalogue() -> Arrays:
     """Return three perils, one of each law of frequency, with seasons."""
     number = np.arange(EVENTS)
@@ -40,6 +44,49 @@ def elt(deal: int) -> Arrays:
     event = np.append(np.arange(deal % 3, EVENTS, 3) * 3 + 1, EVENTS * 3 + 5)
     mean = (1 + event * (1_000_003 + 2 * deal) % 4096) * 1_500.5
     return Arrays({"event": event.astype(np.int32), "mean": mean})
+
+
+def uncertain_elt(deal: int) -> Arrays:
+    """Return the ELT of a deal with standard deviations, exposures and numbers of risks."""
+    arrays = elt(deal)
+    mean = arrays["mean"]
+    part = (1 + arrays["event"] % 7) / 8
+    return Arrays(
+        {
+            **arrays,
+            "sd_independent": mean * part,
+            "sd_correlated": mean * (1 - part) * 0.5,
+            "exposure": mean * (2 + arrays["event"] % 50),
+            "risks": 1.0 + arrays["event"] % 4,
+        }
+    )
+
+
+def industry() -> Arrays:
+    """Return what half of the events cost the industry."""
+    event = np.arange(0, EVENTS, 2) * 3 + 1
+    return Arrays({"event": event.astype(np.int32), "mean": (event % 512) * 1e6})
+
+
+def program() -> list[dict[str, Any]]:
+    """Return a programme with every later term: a surplus and a per risk cover that inure to top and drop, an ILW."""
+    top = {"inuring_priority": 2, "shared_limit": "top", "shared_aggregate_limit": 7e6, "type": "CXL"}
+    timed = {"reinstatements": [1.0, 0.5], "reinstatement_basis": "amount_and_time", "premium": 2e5}
+    return [
+        {"type": "SS", "retained_line": 1e6, "lines": 9.0, "placed_share": 0.75, "participation": 0.0},
+        {"type": "PR", "risk_retention": 4e5, "risk_limit": 1.5e6, "participation": 0.5},
+        {**top, **timed, "occurrence_retention": 4e6, "occurrence_limit": 3e6},
+        {**top, "occurrence_retention": 2e6, "occurrence_limit": 3e6, "aggregate_deductible": 2e6},
+        {
+            "type": "CXL",
+            "occurrence_limit": 2e6,
+            "franchise_deductible": 1e6,
+            "index": "PCS",
+            "index_trigger": 2.56e8,
+            "recovery_order": "pro_rata",
+            "aggregate_limit": 3e6,
+        },
+    ]
 
 
 def layers(deal: int) -> list[dict[str, Any]]:
@@ -78,7 +125,7 @@ def outputs() -> dict[str, dict[str, Any]]:
     kept: dict[str, Arrays] = {}
 
     def run(name: str, label: str, params: dict[str, Any], inputs: list[Arrays]) -> Arrays:
-        made[label] = run_model(name, 1, params, inputs)
+        made[label] = run_model(name, VERSIONS.get(name, 1), params, inputs)
         kept[label] = Arrays(made[label])
         return kept[label]
 
@@ -104,6 +151,14 @@ def outputs() -> dict[str, dict[str, Any]]:
     top = run("measure", "measure gross", {"blocks": BLOCKS}, [*yets, *gross])
     run("measure", "measure net", {"blocks": BLOCKS, "perspective": "net"}, [*yets, *net])
     run("measure", "measure ceded", {"blocks": BLOCKS, "perspective": "ceded"}, [*yets, *gross, *net])
+    run("measure", "perils", {"blocks": BLOCKS, "perils": True}, [*yets, *gross, catalogue()])
+    for b in blocks:
+        sampling = {"seed": 7, "first_trial": b * BLOCK, "stream": "one"}
+        extra = {"rate": 1.1, "period": {"first": 90, "last": 454}, "indices": ["PCS"]}
+        priced = [uncertain_elt(1), yets[b], industry()]
+        run("price_deal", f"terms {b}", {"layers": program(), **extra}, priced)
+        run("price_deal", f"sampled {b}", {"layers": program(), "sampling": sampling, **extra}, priced)
+    left = [run("retained", f"retained {b}", {"first_trial": b * BLOCK}, [yets[b], top, net[b]]) for b in blocks]
     parts = []
     for half in range(2):
         deals = range(half * 6, half * 6 + 6)
@@ -115,7 +170,11 @@ def outputs() -> dict[str, dict[str, Any]]:
             "terms": [layers(d) for d in deals],
         }
         parts.append(run("allocate", f"allocate {half}", params, [*yets, *(leaves[b][half] for b in blocks), top]))
+        net_params = {**params, "net": True, "pricing": {"sd_load": 0.3}}
+        inputs = [*yets, *(leaves[b][half] for b in blocks), top, *left, top]
+        run("allocate", f"loaded {half}", net_params, inputs)
     run("tabulate_deals", "deals", {}, parts)
+    run("compare_groups", "compared", {}, [top, kept["measure net"], kept["measure ceded"]])
     return made
 
 

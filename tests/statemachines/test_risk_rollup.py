@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from riskmill.errors import RiskmillError
+from riskmill.graph import JobGraph
 from riskmill.jobs import object_name
 from riskmill.rollup_graph import rollup_graph
 from rollup_cloud import (
@@ -124,16 +125,25 @@ def test_a_throttled_batch_is_tried_again_until_there_is_concurrency(rollups: Ro
 
 
 def test_a_batch_that_runs_out_of_time_hands_back_what_is_left(rollups: Rollups) -> None:
-    """With a second to work in, the one batch stops early, in good order; the next rounds do the rest, same bytes."""
+    """With a second to work in, and a worker that stood still for longer, the batch stops early and in good order; the
+    next round does the rest, same bytes."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     expected = run_directly(prepared)
-    with configured(rollups, rollups.function("RunBatchFunction"), Timeout=11):
-        ended = rollups.roll_up(prepared, parallelism=1)
+    function = rollups.function("RunBatchFunction")
+    with configured(rollups, function, Timeout=11):  # ten of them are the batch's reserve
+        run_id = rollups.start(rollups.upload(prepared), parallelism=1)
+        wait_for_deals(rollups, run_id, expected.graph)
+        workers = rollups.workers(function)
+        for worker in workers:
+            worker.suspend()
+        time.sleep(1.2)
+        for worker in workers:
+            worker.resume()
+        ended = rollups.finish(run_id)
     assert ended.status == "SUCCEEDED"
     assert ended.rounds > 1
-    manifests = rollups.manifests(ended.run["run_id"])
-    first = [manifest for manifest in manifests if manifest["batch_id"].startswith("r0-")]
-    assert any(manifest["left"] and manifest["done"] for manifest in first)
+    manifests = rollups.manifests(run_id)
+    assert any(m["left"] and m["done"] for m in manifests if m["batch_id"].startswith("r0-"))
     # no job was computed twice: what a round left, and nothing else, went to the next
     done = [key for manifest in manifests for key in manifest["done"]]
     assert len(done) == len(set(done)) == len(expected.graph)
@@ -200,15 +210,20 @@ def restart_workers(rollups: Rollups) -> None:
     psutil.wait_procs(workers, timeout=5)
 
 
+def wait_for_deals(rollups: Rollups, run_id: str, graph: JobGraph) -> None:
+    """Wait until the first deals of a run are priced: its one batch is in the middle of its work."""
+    rollups.wait_for_batch(run_id)
+    some = [object_name(f"p:{key}") for key in keys_called(graph, "price_deal")[:20]]
+    wait_until(lambda: len(rollups.bucket.missing(some)) < len(some), "the first deals are priced", every=0.005)
+
+
 def test_a_worker_killed_in_the_middle_of_its_batch_costs_a_round_and_changes_no_byte(rollups: Rollups) -> None:
     """SIGKILL leaves no manifest: Settle looks at what the batch wrote, and the next round makes the rest."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     expected = run_directly(prepared)
     function = rollups.function("RunBatchFunction")
     run_id = rollups.start(rollups.upload(prepared), parallelism=1)
-    rollups.wait_for_batch(run_id)
-    some = [object_name(f"p:{key}") for key in keys_called(expected.graph, "price_deal")[:20]]
-    wait_until(lambda: len(rollups.bucket.missing(some)) < len(some), "the batch writes", every=0.005)
+    wait_for_deals(rollups, run_id, expected.graph)
     (at_work,) = [batch["batch_id"] for batch in rollups.control.batches(run_id) if "seconds" not in batch]
     for worker in rollups.workers(function):
         worker.kill()
@@ -403,17 +418,18 @@ def test_cancelling_does_not_wait_for_a_batch_whose_worker_died_in_an_earlier_ro
     assert time.monotonic() - begun < 5
 
 
-def test_an_execution_that_somebody_stopped_is_noted_by_whoever_watches_it(rollups: Rollups) -> None:
-    """Stopped from the console the machine cannot note its own end: the watcher does, with what was left."""
+def test_an_execution_that_somebody_stopped_is_noted_though_nobody_watches_it(rollups: Rollups) -> None:
+    """Stopped from the console the machine cannot note its own end: a rule has it done, with what was left."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), max_concurrency=1, **SMALL_BATCHES)
     rollups.wait_for_batch(run_id)
     rollups.states_client.stop_execution(
         executionArn=rollups.execution_arn(run_id), error="Mine", cause="wrong portfolio"
     )
-    last = list(rollups.deployment.watch(run_id))[-1]
-    assert (last["status"], last["demand"]) == ("FAILED", 0)
-    assert last["error"] == "ExecutionAborted: Mine: wrong portfolio"
+    wait_until(lambda: rollups.control.run(run_id)["status"] != "RUNNING", "the run's end is noted", seconds=30)
+    run = rollups.control.run(run_id)
+    assert (run["status"], run["demand"]) == ("FAILED", 0)
+    assert run["error"] == "ABORTED: the execution was stopped or timed out"
     assert rollups.deployment.unfinished(run_id)
 
 

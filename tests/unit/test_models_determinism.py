@@ -20,9 +20,15 @@ DIGESTS = {
     "gross": "02bf87622f533de5ebb6fcb30328b50b45aebbca23f90feff058231d26c7d5b1",
     "cover": "4b81fc3045f0c242208d113e50bb3c5896f072d16232be741c85590ef264caec",
     "stop": "5167a29a347b744b1cc70a5294f239cb4f54c582ac12ae97b57ecd30ec519325",
-    "measure": "9c0d67fa33ec21049ccd90c1c3257bb66f86967b2ee9c0535f8e7729d546d660",
-    "allocate": "c9e6e5cd01d0d140e712840f993b82aa75aa6e66f38ec666fb273e72dd8472ab",
-    "deals": "3ca115f6a4821197444e588d9d2cfc9509913060d7d8fcb25c651342a66100f8",
+    "terms": "299b7991931415d129111bf4ba66964b7bc5badff00c2ada7c8f6a85a7319062",
+    "sampled": "4bc3636564d5f5624015c3adf97ec97c2653589e2ceebfa888e2fc9d7204ddfb",
+    "measure": "77ffbb1df8ce85d5b5fc3519919ec5cd5820a0339b661d36b8d66046e50107be",
+    "perils": "a3b6bb619364a43cead35314713403e60e32b99cf3c18121daf4df641c4c2d1f",
+    "retained": "8c2307a011dd2ef0d240743764f39457a0600bd596b70ff69a13c6289125ca68",
+    "allocate": "621b817bf672da851338389797e3c565a806cf296ada52a530ccb92c56a7f2ac",
+    "loaded": "22d009e8be103e9ea7d830c2efeac54d1e596212651c4f7fa13d2a6c580176e2",
+    "deals": "98fe448eff1bb3fc6c320268713ba22c44c023b6de5dc86bccee49273a3ff1fe",
+    "compared": "25d82cd1080238afd9fa7f77b1656799b3a4a91a7120de0f59ed3dd1a2ac0290",
 }
 
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="bytes are promised per architecture; pinned on x86-64")

@@ -15,8 +15,11 @@ from riskmill.models import run_model
 from riskmill.models.metrics import RETURN_PERIODS, confidence_ranks, curve_ranks, quantile, tail_mean, worst
 from riskmill.outputs import Arrays, encode
 
-SCALARS = {"trials", "aal", "aal_se", "sd", "prob_loss", "tail", "var", "tvar"}
-TABLES = {name + suffix for name in ("oep", "aep") for suffix in ("", "_low", "_high", "_tvar")} | {"return_period"}
+SCALARS = {"trials", "aal", "aal_se", "sd", "sd_se", "prob_loss", "tail", "var", "tvar", "tvar_se"}
+SCALARS |= {"prob_loss_low", "prob_loss_high"}
+SUFFIXES = ("", "_low", "_high", "_tvar", "_tvar_se")
+TABLES = {name + suffix for name in ("oep", "aep") for suffix in SUFFIXES} | {"return_period"}
+YEARS = {"annual_trial", "annual_loss"}
 CURVES = {"curve_return_period", "curve_oep", "curve_aep"}
 
 
@@ -40,7 +43,7 @@ def measure(years: list[list[float]], *, per_block: int | None = None, **params:
     size = per_block or len(years)
     blocks = [block(years[first : first + size]) for first in range(0, len(years), size)]
     inputs = [yet for yet, _ in blocks] + [yelt for _, yelt in blocks]
-    return Arrays(run_model("measure", 1, {"blocks": len(blocks), **params}, inputs))
+    return Arrays(run_model("measure", 2, {"blocks": len(blocks), **params}, inputs))
 
 
 def at(measured: Arrays, name: str, return_period: int) -> float:
@@ -157,10 +160,10 @@ def test_measures_are_the_same_bytes_for_blocks_of_any_size(years: list[list[flo
 @pytest.mark.parametrize("years", [[[]], [[3.0]], [[], []], [[0.0]]], ids=["empty", "one", "two empty", "no loss"])
 def test_the_fewest_trials_keep_every_array_and_type(years: list[list[float]]) -> None:
     measured = measure(years)
-    assert set(measured) == SCALARS | TABLES | CURVES | {"tail_trial", "tail_weight"}
+    assert set(measured) == SCALARS | TABLES | CURVES | YEARS | {"tail_trial", "tail_weight"}
     integers = {name for name, array in measured.items() if array.dtype == np.int64}
     assert integers == {"trials", "tail_trial"}
-    assert all(array.dtype == np.float64 for name, array in measured.items() if name not in integers)
+    assert all(array.dtype == np.float64 for name, array in measured.items() if name not in integers | {"annual_trial"})
     assert math.isnan(measured["sd"][0]) == (len(years) == 1)
     assert float(measured["tail_weight"].sum()) == pytest.approx(1)
 
@@ -178,7 +181,7 @@ def test_ceded_is_gross_less_net_and_what_rounding_leaves_is_nothing() -> None:
     yet, gross = block([[10.0, 4.0], [6.0], [8.0]])
     _, net = block([[7.0, 0.0], [6.0 * (1 + 2e-16)], [8.0 * (1 - 2e-16)]])
     params = {"blocks": 1, "perspective": "ceded", "tail": 0.5}
-    ceded = run_model("measure", 1, params, [yet, gross, net])
+    ceded = run_model("measure", 2, params, [yet, gross, net])
     assert ceded["aal"].tolist() == [pytest.approx(7 / 3)]
     assert ceded["prob_loss"].tolist() == [pytest.approx(1 / 3)]
 
@@ -187,14 +190,14 @@ def test_a_net_loss_of_another_group_is_refused() -> None:
     yet, gross = block([[10.0, 0.0], [6.0]])
     _, net = block([[10.0, 1.0], [6.0]])
     with pytest.raises(ModelError, match="not of the same group"):
-        run_model("measure", 1, {"blocks": 1, "perspective": "ceded"}, [yet, gross, net])
+        run_model("measure", 2, {"blocks": 1, "perspective": "ceded"}, [yet, gross, net])
 
 
 def test_inputs_that_do_not_fit_are_counted_in_the_message() -> None:
     yet, yelt = block([[1.0]])
     with pytest.raises(ModelError, match="2 inputs"):
-        run_model("measure", 1, {"blocks": 2}, [yet, yelt])
+        run_model("measure", 2, {"blocks": 2}, [yet, yelt])
     with pytest.raises(ModelError, match="names row 0"):
-        run_model("measure", 1, {"blocks": 1}, [block([[]])[0], yelt])
+        run_model("measure", 2, {"blocks": 1}, [block([[]])[0], yelt])
     with pytest.raises(ModelError, match="tail"):
-        run_model("measure", 1, {"blocks": 1, "tail": 1.0}, [yet, yelt])
+        run_model("measure", 2, {"blocks": 1, "tail": 1.0}, [yet, yelt])

@@ -220,6 +220,13 @@ def test_price_figures_are_at_our_share() -> None:
             "loss_on_line": 0.25,
             "rate_on_line": 0.3,
             "technical_premium": 1.25 / 1.05 / 0.9,
+            # the standard deviation of the mean, and Wilson's limits of 3 and of 1 in 10
+            "expected_loss_se": 0.5 * math.sqrt((225 - 25 * 2.5) / 9) / math.sqrt(10),
+            "prob_attach_low": pytest.approx(0.1078, abs=5e-5),
+            "prob_attach_high": pytest.approx(0.6032, abs=5e-5),
+            "prob_exhaust_low": pytest.approx(0.0179, abs=5e-5),
+            "prob_exhaust_high": pytest.approx(0.4042, abs=5e-5),
+            "risk_load": 0,
         }
     )
 
@@ -227,7 +234,16 @@ def test_price_figures_are_at_our_share() -> None:
 def test_price_figures_that_do_not_exist_are_nan() -> None:
     found = figures({"premium": 3.0}, [1, 5, 25, 1, 0, 0], brokerage=1.0)
     undefined = [name for name, value in found.items() if math.isnan(value)]
-    assert undefined == ["sd", "prob_exhaust", "loss_on_line", "rate_on_line", "technical_premium"]
+    assert undefined == [
+        "sd",
+        "prob_exhaust",
+        "loss_on_line",
+        "rate_on_line",
+        "technical_premium",
+        "expected_loss_se",
+        "prob_exhaust_low",
+        "prob_exhaust_high",
+    ]
     assert found["expected_loss"] == 5
     zero = figures({"occurrence_limit": 0.0, "premium": 3.0}, [4, 0, 0, 0, 0, 0])
     assert [name for name, value in zero.items() if math.isnan(value)] == ["loss_on_line", "rate_on_line"]

@@ -100,7 +100,10 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "another currency": (
         lambda d: d["deals"][1].update(currency="EUR"),
-        ["portfolio: deals[1].currency: 'EUR' is not the portfolio's currency 'USD' (allowed: USD)"],
+        [
+            "portfolio: deals[1].currency: 'EUR' is not the portfolio's currency 'USD' and has no rate on or before "
+            "its as-at date (allowed: USD, or a currency in rates)"
+        ],
     ),
     "dates": (
         lambda d: d["deals"][1].update(expiry="2024-12-31"),

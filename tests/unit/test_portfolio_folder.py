@@ -208,7 +208,10 @@ def test_the_outwards_table_may_be_left_out_or_empty(tmp_path: Path) -> None:
 ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
     "wrong currency": (
         cell("deals", 0, "currency", "EUR"),
-        ["deals.csv:2: currency: 'EUR' is not the portfolio's currency 'USD' (allowed: USD)"],
+        [
+            "deals.csv:2: currency: 'EUR' is not the portfolio's currency 'USD' and has no rate on or before its as-at "
+            "date (allowed: USD, or a currency in rates)"
+        ],
     ),
     "empty cell": (
         cell("deals", 1, "cedant", ""),
@@ -271,7 +274,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
     ),
     "unknown type": (
         cell("layers", 0, "type", "XOL"),
-        ["layers.csv:2: type: 'XOL' is not known (allowed: QS, CXL, AXL, SL)"],
+        ["layers.csv:2: type: 'XOL' is not known (allowed: QS, SS, FAC, PR, CXL, AXL, SL)"],
     ),
     "unknown frequency": (
         cell("perils", 1, "frequency", "Poisson"),
@@ -548,7 +551,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         raw("outward.csv", b"contract_id\n"),
         [
             "outward.csv: is not a table of a portfolio (did you mean outwards.csv?) "
-            "(allowed: perils, events, elts, deals, layers, groups, outwards)"
+            "(allowed: perils, events, elts, deals, layers, groups, outwards, rates, industry_losses)"
         ],
     ),
     "empty file": (raw("elts.csv", b""), ["elts.csv: is empty (allowed: a header and at least one row)"]),

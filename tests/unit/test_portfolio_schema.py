@@ -57,7 +57,19 @@ def test_the_schemas_take_what_the_reader_takes() -> None:
         ("layers", 1, {"ceded_share": ""}),
         ("layers", 2, {"limit_ratio": ""}),
         ("layers", 2, {"aggregate_limit": "5"}),
+        ("layers", 0, {"type": "SS"}),
+        ("layers", 0, {"type": "PR"}),
+        ("layers", 0, {"retained_line": "5", "lines": "4"}),
+        ("layers", 0, {"index": "PCS"}),
+        ("layers", 0, {"shared_limit": "top"}),
+        ("layers", 0, {"recovery_order": "latest_first"}),
+        ("layers", 0, {"risk_limit": "0"}),
+        ("layers", 0, {"inuring_priority": "0"}),
+        ("layers", 0, {"placed_share": "1.1"}),
+        ("elts", 0, {"risks": "0"}),
         ("outwards", 0, {"priority": "0"}),
+        ("outwards", 0, {"type": "PR"}),
+        ("outwards", 0, {"risk_limit": "5"}),
         ("events", 0, {"event_id": str(2**31)}),
         ("deals", 0, {"cedant": " Gulf"}),
         ("deals", 0, {"elt_id": ""}),
@@ -71,7 +83,17 @@ def test_the_schemas_refuse_what_the_reader_refuses(table: str, row: int, change
 
 def test_the_guide_describes_every_column_of_every_table_in_order() -> None:
     guide = (DOCS / "portfolio-format.md").read_text()
-    types = {"QS", "CXL", "AXL", "SL", "none", "0"}  # first cells of other tables in the same section
+    types = {
+        "QS",
+        "SS",
+        "FAC",
+        "PR",
+        "CXL",
+        "AXL",
+        "SL",
+        "none",
+        "0",
+    }  # first cells of other tables in the same section
     for table in TABLES.values():
         section = re.split(r"^## ", guide, flags=re.MULTILINE)
         [text] = [part for part in section if part.startswith(f"`{table.name}`")]
@@ -79,6 +101,7 @@ def test_the_guide_describes_every_column_of_every_table_in_order() -> None:
         named = [name for name in described if name not in types]
         terms = [] if table.name != "outwards" else [c.name for c in TABLES["layers"].columns[2:]]
         assert named == [column.name for column in table.columns if column.name not in terms]
+        assert all(f"`{column.name}`" in text for column in table.columns)
         for column in table.columns:
             if column.name in named:
                 line = described[column.name]

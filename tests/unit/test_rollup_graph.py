@@ -10,7 +10,7 @@ from riskmill.graph import JobGraph
 from riskmill.models.catalogue import BLOCK_TRIALS
 from riskmill.models.registry import MODELS
 from riskmill.portfolio import Deal, Group, Layer, Outwards, Portfolio
-from riskmill.rollup_graph import DEALS, FAN_IN, Bucket, blocks_of, measure_name, rollup_graph
+from riskmill.rollup_graph import DEALS, FAN_IN, Bucket, blocks_of, groups_name, measure_name, rollup_graph
 from riskmill.terms import Terms
 
 CAT = Terms(type="CXL", occurrence_retention=1e6, occurrence_limit=5e6, premium=1e5)
@@ -109,6 +109,9 @@ def test_the_jobs_of_a_small_portfolio_are_those_counted_by_hand() -> None:
             "measure group all gross block 0",
             "measure group all net block 0",
             "measure group all ceded block 0",
+            "compare_groups groups EU to US block 0",
+            "retained tail after 0 sets of outwards contracts block 0",
+            "retained tail after 1 sets of outwards contracts block 0",
             "allocate bucket group US/ block 0",
             "allocate bucket group EU/ block 0",
             "tabulate_deals deals of the portfolio block 0",
@@ -128,10 +131,21 @@ def test_every_job_reads_what_it_should_in_the_order_that_its_model_expects() ->
     assert read_by(graph, "roll_up group all block 0") == [eu, us]
     assert read_by(graph, net_us) == [us, years]
     assert read_by(graph, net_all) == [eu, net_us]
-    assert read_by(graph, "measure group all gross block 0") == [years, "roll_up group all block 0"]
-    assert read_by(graph, "measure group all net block 0") == [years, net_all]
-    assert read_by(graph, "measure group all ceded block 0") == [years, "roll_up group all block 0", net_all]
-    assert read_by(graph, "allocate bucket group US/ block 0") == [years, us, "measure group all gross block 0"]
+    catalogue, gross = "i:" + "c" * 32, "measure group all gross block 0"
+    assert read_by(graph, gross) == [years, "roll_up group all block 0", catalogue]
+    assert read_by(graph, "measure group all net block 0") == [years, net_all, catalogue]
+    assert read_by(graph, "measure group all ceded block 0") == [years, "roll_up group all block 0", net_all, catalogue]
+    left = [f"retained tail after {count} sets of outwards contracts block 0" for count in (0, 1)]
+    net = "measure group all net block 0"
+    assert read_by(graph, left[0]) == [years, net]
+    assert read_by(graph, left[1]) == [years, net, net_us]
+    assert read_by(graph, "allocate bucket group US/ block 0") == [years, us, gross, left[1], net]
+    assert read_by(graph, "allocate bucket group EU/ block 0") == [years, eu, gross, left[0], net]
+    assert read_by(graph, "compare_groups groups EU to US block 0") == [
+        gross,
+        "measure group EU gross block 0",
+        "measure group US gross block 0",
+    ]
 
 
 def test_the_results_that_the_run_is_for_are_named() -> None:
@@ -146,6 +160,7 @@ def test_the_results_that_the_run_is_for_are_named() -> None:
         measure_name("US", "ceded"): "measure group US ceded block 0",
         measure_name("EU", "gross"): "measure group EU gross block 0",
         measure_name("EU", "net"): "measure group EU gross block 0",
+        groups_name(["EU", "US"]): "compare_groups groups EU to US block 0",
         DEALS: "tabulate_deals deals of the portfolio block 0",
     }
 
@@ -169,12 +184,15 @@ ABOVE_US = [
     "allocate bucket group EU/ block 0",  # its shares are shares of the top group's tail
     "allocate bucket group US/ block 0",
     "apply_retro outwards R1 block 0",
+    "compare_groups groups EU to US block 0",
     "measure group US ceded block 0",
     "measure group US gross block 0",
     "measure group US net block 0",
     "measure group all ceded block 0",
     "measure group all gross block 0",
     "measure group all net block 0",
+    "retained tail after 0 sets of outwards contracts block 0",
+    "retained tail after 1 sets of outwards contracts block 0",
     "roll_up bucket group US/ block 0",
     "roll_up group all before its outwards block 0",
     "roll_up group all block 0",
@@ -210,17 +228,22 @@ def test_a_changed_name_of_a_cedant_computes_nothing() -> None:
     assert new_labels(before, after) == []
 
 
-def test_a_changed_retro_contract_changes_what_is_net_of_it_and_no_gross_figure() -> None:
+def test_a_changed_retro_contract_changes_what_is_net_of_it_and_no_gross_loss() -> None:
     before = rollup_graph(two_groups())
     changed = RETRO.model_copy(update={"participation": 1.0})
     after = rollup_graph(two_groups(outwards=[contract("R1", "US", terms=changed)]))
     assert new_labels(before, after) == [
+        "allocate bucket group EU/ block 0",  # its deals' shares of the net tail
+        "allocate bucket group US/ block 0",
         "apply_retro outwards R1 block 0",
         "measure group US ceded block 0",
         "measure group US net block 0",
         "measure group all ceded block 0",
         "measure group all net block 0",
+        "retained tail after 0 sets of outwards contracts block 0",
+        "retained tail after 1 sets of outwards contracts block 0",
         "roll_up group all before its outwards block 0",
+        "tabulate_deals deals of the portfolio block 0",
     ]
 
 
@@ -252,6 +275,7 @@ def test_without_outwards_net_is_gross_and_costs_no_job() -> None:
         "price_deal": 3,
         "roll_up": 3,
         "measure": 3,
+        "compare_groups": 1,
         "allocate": 2,
         "tabulate_deals": 1,
     }
@@ -288,7 +312,7 @@ def test_a_group_seen_from_two_sides_is_summed_once() -> None:
     groups = [group("all", groups=["A", "B"]), group("A", ["D1"]), group("B", ["D2"])]
     single = rollup_graph(portfolio(deals, groups))
     double = rollup_graph(portfolio(deals, [*groups, group("view", groups=["A", "B"])]))
-    assert new_labels(single, double) == []
+    assert new_labels(single, double) == ["compare_groups groups A to view block 0"]
     assert measure_name("view", "gross") in double.target_names
 
 
@@ -391,14 +415,23 @@ def test_each_block_is_priced_and_summed_by_itself_and_measured_together() -> No
         "roll_up": 8,
         "apply_retro": 2,
         "measure": 7,
+        "compare_groups": 1,
+        "retained": 4,
         "allocate": 2,
         "tabulate_deals": 1,
     }
     years = [f"simulate_years years block {block}" for block in (0, 1)]
     total = [f"roll_up group all block {block}" for block in (0, 1)]
     net = [f"roll_up group all before its outwards block {block}" for block in (0, 1)]
-    assert read_by(graph, "measure group all ceded block 0") == [*years, *total, *net]
+    assert read_by(graph, "measure group all ceded block 0") == [*years, *total, *net, "i:" + "c" * 32]
     leaf = [f"roll_up bucket group US/ block {block}" for block in (0, 1)]
     top = "measure group all gross block 0"
-    assert read_by(graph, "allocate bucket group US/ block 0") == [*years, *leaf, top]
+    left = [f"retained tail after 1 sets of outwards contracts block {block}" for block in (0, 1)]
+    assert read_by(graph, "allocate bucket group US/ block 0") == [
+        *years,
+        *leaf,
+        top,
+        *left,
+        "measure group all net block 0",
+    ]
     assert read_by(graph, "price_deal deal D1 block 1") == [f"i:{1:032x}", years[1]]

@@ -14,7 +14,8 @@ from cfnlint.decode import decode_str
 from statelint.linter import Linter
 
 from riskmill import errors
-from riskmill.planner import PlanSettings, estimate_seconds, plan_waves, wave_files
+from riskmill.errors import PortfolioInvalid
+from riskmill.planner import MAX_WAVES, PlanSettings, estimate_seconds, plan_waves, wave_files
 from riskmill.portfolio import Deal, Group, Layer, Outwards, Portfolio
 from riskmill.rollup_graph import rollup_graph
 from riskmill.run_files import wave_file
@@ -245,16 +246,27 @@ def deep_portfolio(*, deals: int, levels: int, trials: int) -> Portfolio:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("deals", "levels", "trials"), [(7_000, 5, 300_000), (2_000, 200, 100_000)])
-def test_the_longest_rollup_stays_below_25_000_history_events(deals: int, levels: int, trials: int) -> None:
+def test_the_longest_rollup_stays_below_25_000_history_events() -> None:
     machine = definition("risk_rollup")["States"]
     loop = sum(most_events(machine[name]) for name in ("NextWave", "RunWave", "WaveDone"))
     around = sum(most_events(machine[name]) for name in ("NextWave", "Settle", "Settled", "PlanAgain"))
     once = sum(most_events(state) for state in machine.values()) + 2
+    assert once + Settings().max_rounds * (around + MAX_WAVES * loop) < MAX_HISTORY_EVENTS
+
+
+@pytest.mark.parametrize(("deals", "levels", "trials"), [(7_000, 5, 300_000), (2_000, 200, 100_000)])
+def test_real_portfolios_stay_far_below_the_greatest_number_of_waves(deals: int, levels: int, trials: int) -> None:
     graph = rollup_graph(deep_portfolio(deals=deals, levels=levels, trials=trials))
     run = np.ones(len(graph), dtype=np.bool_)
-    waves = len(plan_waves(graph, run, estimate_seconds(graph, {}), PlanSettings(parallelism=3_000)))
-    assert once + Settings().max_rounds * (around + waves * loop) < MAX_HISTORY_EVENTS, f"{waves} waves"
+    assert len(plan_waves(graph, run, estimate_seconds(graph, {}), PlanSettings(parallelism=3_000))) < MAX_WAVES / 3
+
+
+def test_groups_nested_too_deep_for_the_history_are_refused_before_anything_runs() -> None:
+    graph = rollup_graph(deep_portfolio(deals=2_000, levels=600, trials=1_000))
+    run = np.ones(len(graph), dtype=np.bool_)
+    one_each = PlanSettings(parallelism=3_000, min_batch_seconds=1e-9)
+    with pytest.raises(PortfolioInvalid, match="nested too deep: more than 150 waves"):
+        plan_waves(graph, run, estimate_seconds(graph, {}), one_each)
 
 
 def test_an_item_of_a_wave_is_far_below_the_payload_limit() -> None:

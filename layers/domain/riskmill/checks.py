@@ -7,6 +7,7 @@ reading code. Nothing here stops at the first fault.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 from riskmill.terms import Terms
@@ -126,6 +127,102 @@ def terms_problems(terms: Terms) -> Iterator[tuple[str, str, str]]:
             "reinstate an occurrence limit, and this layer has none",
             "an occurrence limit, or no reinstatements",
         )
+    if terms.risk_limit == 0:
+        yield "risk_limit", "is 0, so the layer never pays", "a number above 0, or none for unlimited"
+    if (terms.retained_line is None) != (terms.lines is None):
+        lacks = "lines" if terms.lines is None else "retained_line"
+        yield lacks, "is empty, and a surplus share needs a retained line and a number of lines", "both, or neither"
+    if terms.retained_line is not None and terms.type != "SS":
+        yield "retained_line", f"is given, and {terms.type} is no surplus share (SS)", "an empty cell"
+    if terms.type == "PR" and terms.risk_retention == 0 and terms.risk_limit is None:
+        yield "risk_retention", "and risk_limit are empty, and a per risk treaty (PR) needs one", "an amount in one"
+    if (terms.index is None) != (terms.index_trigger is None):
+        lacks = "index_trigger" if terms.index_trigger is None else "index"
+        yield lacks, "is empty, and an index and its trigger belong together", "both, or neither"
+    if (terms.shared_limit is None) != (terms.shared_aggregate_limit is None):
+        lacks = "shared_aggregate_limit" if terms.shared_aggregate_limit is None else "shared_limit"
+        yield lacks, "is empty, and a shared limit has a name and an amount", "both, or neither"
+    if terms.shared_aggregate_limit == 0:
+        yield "shared_aggregate_limit", "is 0, so the layer never pays", "a number above 0"
+    if terms.reinstatement_basis != "amount" and not terms.reinstatements:
+        yield "reinstatement_basis", "is given, and nothing is reinstated for a premium", "an empty cell"
+
+
+#: Terms that only a layer of a deal has: its losses are known by risk, and it inures to the benefit of other layers.
+LAYER_ONLY = (
+    "retained_line",
+    "lines",
+    "risk_retention",
+    "risk_limit",
+    "shared_limit",
+    "shared_aggregate_limit",
+    "inuring_priority",
+    "placed_share",
+    "reinstatement_basis",
+)
+
+
+def outwards_problems(terms: Terms) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, problem, what is allowed) for terms that an outwards contract cannot have."""
+    if terms.type in ("PR", "SS"):
+        problem = f"is {terms.type}, and a group's losses are not known by risk"
+        yield "type", problem, "QS, FAC, CXL, AXL, SL"
+    for name in LAYER_ONLY:
+        if name in terms.model_fields_set and getattr(terms, name) != Terms.model_fields[name].default:
+            yield name, "is given, and an outwards contract has no such term", "an empty cell"
+
+
+def deal_problems(layers: Sequence[Terms]) -> Iterator[tuple[int, str, str, str]]:
+    """Yield (layer, field, problem, what is allowed) for the layers of one deal that do not fit together.
+
+    Layers that share a limit state the same one and the same inuring priority.
+    """
+    first: dict[str, Terms] = {}
+    for number, terms in enumerate(layers):
+        if terms.shared_limit is None:
+            continue
+        other = first.setdefault(terms.shared_limit, terms)
+        name = shown(terms.shared_limit)
+        if other.shared_aggregate_limit != terms.shared_aggregate_limit:
+            limit = other.shared_aggregate_limit
+            yield number, "shared_aggregate_limit", f"differs between layers that share the limit {name}", f"{limit}"
+        if other.inuring_priority != terms.inuring_priority:
+            problem = f"differs between layers that share the limit {name}"
+            yield number, "inuring_priority", problem, f"{other.inuring_priority}"
+
+
+#: Where a deal's days lie outside the trial year, it can lose nothing in it.
+WITHIN_YEAR = "a period that reaches into the trial year"
+
+
+def days_of(inception: date, expiry: date, trial_year: int | None) -> tuple[int, int] | None:
+    """Return the first and last day of a contract, counted from 1 January of the trial year; None without that year.
+
+    Years have 365 days: 29 February is the same day as 28 February.
+    """
+    return None if trial_year is None else (_day(inception, trial_year), _day(expiry, trial_year))
+
+
+def _day(day: date, trial_year: int) -> int:
+    month_day = 28 if (day.month, day.day) == (2, 29) else day.day
+    return (day.year - trial_year) * 365 + date(2001, day.month, month_day).timetuple().tm_yday - 1
+
+
+def outside_year(inception: date, expiry: date, trial_year: int | None) -> str | None:
+    """Return what is wrong with a contract whose period does not reach into the trial year, or None."""
+    days = days_of(inception, expiry, trial_year)
+    if days is None or (days[0] <= 364 and days[1] >= 0):
+        return None
+    return f"{inception} to {expiry} has no day in the trial year {trial_year}"
+
+
+def rate_problem(currency: str, wanted: str, dated: Collection[str]) -> str | None:
+    """Return what is wrong with a deal's currency, or None: it is the portfolio's, or has a rate at the as-at date."""
+    if currency == wanted or currency in dated:
+        return None
+    return (
+        f"{shown(currency)} is not the portfolio's currency {shown(wanted)} and has no rate on or before its as-at date"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from riskmill.errors import PortfolioInvalid
 from riskmill.graph import JobGraph
 from riskmill.jobs import KEY_BYTES
 
@@ -30,12 +31,19 @@ DEFAULT_RATES: dict[str, float] = {
     "apply_retro": 3e-7,
     "measure": 3e-7,
     "allocate": 2e-7,
+    "retained": 1e-7,
+    "price_tail": 5e-9,
+    "compare_groups": 1e-2,
     "tabulate_deals": 1e-3,
 }
 
 #: Seconds that any job costs beside its model: reading inputs and writing the output.
 JOB_OVERHEAD_SECONDS = 0.008
 
+
+#: Waves of one round. Each is about 26 events in the rollup's history, of which Step Functions allows 25,000 over all
+#: rounds: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html (tests/unit/test_template.py counts)
+MAX_WAVES = 150
 
 #: An object of a wave's jobs is closed once it is this large.
 JOBS_OBJECT_BYTES = 32 * 1024 * 1024
@@ -190,6 +198,8 @@ def plan_waves(
                 level = finish(level, number)
             batch.jobs.sort()
         waves.append(batches)
+        if len(waves) > MAX_WAVES:
+            raise PortfolioInvalid([f"groups are nested too deep: more than {MAX_WAVES} waves of batches"])
         ready = sorted(job for job in home if pending[job] == 0 and job not in joined)
     return waves
 

@@ -8,6 +8,7 @@ lead somewhere, no group contains itself, no deal is counted twice and every dea
 
 from collections.abc import Iterator
 from datetime import date
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -18,10 +19,15 @@ from riskmill.checks import (
     CURRENCIES,
     MAX_ID,
     MAX_TEXT,
+    WITHIN_YEAR,
     Fault,
     Members,
     contract_group_problem,
+    deal_problems,
     graph_faults,
+    outside_year,
+    outwards_problems,
+    rate_problem,
     reached_from,
     shown,
     terms_problems,
@@ -30,7 +36,8 @@ from riskmill.checks import (
 from riskmill.errors import PortfolioInvalid
 from riskmill.jobs import canonical, content_key
 from riskmill.memory import collector_paused
-from riskmill.terms import Share, Terms
+from riskmill.models.pricing import Pricing
+from riskmill.terms import Label, Share, Terms, later
 
 #: Version of the document; a document of another one is refused.
 FORMAT: Literal[1] = 1
@@ -127,6 +134,21 @@ class Group(_Frozen):
     groups: Annotated[tuple[Id, ...], AfterValidator(_sorted_ids)] = ()
 
 
+class Rate(_Frozen):
+    """What one unit of a currency is worth in the portfolio's currency, from a day on."""
+
+    currency: Currency
+    date: Annotated[date, Field()]
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class IndexLosses(_Frozen):
+    """Industry losses by event: the name of the index and the content key of its object (arrays as an ELT's)."""
+
+    index: Label
+    losses: Key
+
+
 class Outwards(_Frozen):
     """One outwards (retrocession) contract. `terms.participation` is the share that is placed."""
 
@@ -137,6 +159,9 @@ class Outwards(_Frozen):
     #: inuring order within the group: its subject is net of contracts of a lower priority
     priority: Annotated[int, Field(ge=1, le=MAX_PRIORITY)]
     terms: Terms
+    #: first and last day; None as the portfolio's trial year begins and ends
+    inception: date | None = later(None)
+    expiry: date | None = later(None)
 
 
 def _by_deal_id(deals: tuple[Deal, ...]) -> tuple[Deal, ...]:
@@ -149,6 +174,14 @@ def _by_group_id(groups: tuple[Group, ...]) -> tuple[Group, ...]:
 
 def _in_inuring_order(contracts: tuple[Outwards, ...]) -> tuple[Outwards, ...]:
     return tuple(sorted(contracts, key=lambda contract: (contract.group_id, contract.priority, contract.contract_id)))
+
+
+def _by_currency_and_date(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
+    return tuple(sorted(rates, key=lambda rate: (rate.currency, rate.date)))
+
+
+def _by_index(indices: tuple[IndexLosses, ...]) -> tuple[IndexLosses, ...]:
+    return tuple(sorted(indices, key=lambda losses: losses.index))
 
 
 class Portfolio(_Frozen):
@@ -173,6 +206,16 @@ class Portfolio(_Frozen):
     groups: Annotated[tuple[Group, ...], Field(min_length=1), AfterValidator(_by_group_id)]
     #: sorted by group_id, priority, contract_id
     outwards: Annotated[tuple[Outwards, ...], AfterValidator(_in_inuring_order)] = ()
+    #: calendar year that the trials simulate; contracts then cover their own days of it. None: every contract covers
+    #: the whole of each trial, whatever its dates.
+    trial_year: Annotated[int, Field(ge=1, le=9998)] | None = later(None)
+    #: whether an event's loss is drawn from its law rather than its mean
+    secondary_uncertainty: bool = later(False)
+    pricing: Pricing = later(Pricing())
+    #: sorted by currency and date
+    rates: Annotated[tuple[Rate, ...], AfterValidator(_by_currency_and_date)] = later(())
+    #: sorted by index
+    indices: Annotated[tuple[IndexLosses, ...], AfterValidator(_by_index)] = later(())
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -197,6 +240,16 @@ class Portfolio(_Frozen):
         """Return the portfolio as canonical JSON: equal portfolios give equal bytes."""
         return canonical(self.model_dump(mode="json"))
 
+    def rate_of(self, currency: str) -> float:
+        """Return what one unit of a currency is worth in the portfolio's: the last rate on or before its as-at date."""
+        return 1.0 if currency == self.currency else self.rates_at[currency]
+
+    @cached_property
+    def rates_at(self) -> dict[str, float]:
+        """The rate of each currency at the as-at date."""
+        # Sorted by date, so the last one stays.
+        return {rate.currency: rate.rate for rate in self.rates if rate.date <= self.as_at}
+
     @property
     def key(self) -> str:
         """The content key (32 hex digits) of this portfolio's canonical JSON. Computed at each call."""
@@ -219,12 +272,15 @@ def _soundness_faults(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
     """Yield (place in the document, problem, what is allowed) for whatever no single field can tell."""
     deals: dict[str, int] = {}
     layers: set[str] = set()
+    indices = {losses.index for losses in portfolio.indices}
+    yield from _repeated(portfolio)
     for at, deal in enumerate(portfolio.deals):
         here: _Loc = ("deals", at)
         if deals.setdefault(deal.deal_id, at) != at:
             yield (*here, "deal_id"), f"{shown(deal.deal_id)} stands twice", "each id once"
-        if deal.currency != portfolio.currency:
-            yield (*here, "currency"), wrong_currency(deal.currency, portfolio.currency), portfolio.currency
+        no_rate = rate_problem(deal.currency, portfolio.currency, portfolio.rates_at)
+        if no_rate is not None:
+            yield (*here, "currency"), no_rate, allowed_currencies(portfolio.currency)
         if deal.expiry < deal.inception:
             yield (*here, "expiry"), expiry_before_inception(deal), "the day of inception or later"
         for number, layer in enumerate(deal.layers):
@@ -233,6 +289,13 @@ def _soundness_faults(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
             layers.add(layer.layer_id)
             for field, problem, allowed in terms_problems(layer.terms):
                 yield (*here, "layers", number, "terms", field), problem, allowed
+            if layer.terms.index is not None and layer.terms.index not in indices:
+                yield (*here, "layers", number, "terms", "index"), *no_index(layer.terms.index)
+        for number, field, problem, allowed in deal_problems([layer.terms for layer in deal.layers]):
+            yield (*here, "layers", number, "terms", field), problem, allowed
+        outside = outside_year(deal.inception, deal.expiry, portfolio.trial_year)
+        if outside is not None and deal.expiry >= deal.inception:
+            yield (*here, "inception"), outside, WITHIN_YEAR
     groups: dict[str, int] = {}
     for at, group in enumerate(portfolio.groups):
         if groups.setdefault(group.group_id, at) != at:
@@ -259,18 +322,63 @@ def _soundness_faults(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
         astray = contract_group_problem(contract.group_id, portfolio.group, members, below_top)
         if astray is not None:
             yield (*here, "group_id"), astray, COVERED_GROUPS
-        for field, problem, allowed in terms_problems(contract.terms):
+        for field, problem, allowed in (*terms_problems(contract.terms), *outwards_problems(contract.terms)):
             yield (*here, "terms", field), problem, allowed
+        if contract.terms.index is not None and contract.terms.index not in indices:
+            yield (*here, "terms", "index"), *no_index(contract.terms.index)
+        for field, problem, allowed in contract_days_problems(
+            contract.inception, contract.expiry, portfolio.trial_year
+        ):
+            yield (*here, field), problem, allowed
+
+
+def _repeated(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
+    """Yield rates and indices that stand twice."""
+    rates: set[tuple[str, date]] = set()
+    for at, rate in enumerate(portfolio.rates):
+        if (rate.currency, rate.date) in rates:
+            yield ("rates", at, "date"), f"{rate.currency} has two rates on {rate.date}", "one rate a day"
+        if rate.currency == portfolio.currency:
+            yield ("rates", at, "currency"), OWN_RATE, "another currency"
+        rates.add((rate.currency, rate.date))
+    names = [losses.index for losses in portfolio.indices]
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            yield ("indices", at, "index"), f"{shown(name)} stands twice", "each index once"
+
+
+#: What is wrong with a rate of the portfolio's own currency.
+OWN_RATE = "is the portfolio's own currency, whose rate is 1"
+
+
+def no_index(name: str) -> tuple[str, str]:
+    """Return (problem, what is allowed) for an index without industry losses."""
+    return f"{shown(name)} is not in industry_losses", "an index of industry_losses"
+
+
+def contract_days_problems(
+    inception: date | None, expiry: date | None, trial_year: int | None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, problem, what is allowed) for an outwards contract's dates."""
+    if (inception is None) != (expiry is None):
+        lacks = "expiry" if expiry is None else "inception"
+        yield lacks, "is empty, and a period has a first and a last day", "both dates, or neither"
+    if inception is None or expiry is None:
+        return
+    if expiry < inception:
+        yield "expiry", f"{expiry} is before the inception {inception}", "the day of inception or later"
+    elif (outside := outside_year(inception, expiry, trial_year)) is not None:
+        yield "inception", outside, WITHIN_YEAR
+
+
+def allowed_currencies(currency: str) -> str:
+    """Return which currencies a deal may have, in words."""
+    return f"{currency}, or a currency in rates"
 
 
 def expiry_before_inception(deal: Deal) -> str:
     """Return what is wrong with a deal that ends before it begins."""
     return f"{deal.expiry} is before the inception {deal.inception}"
-
-
-def wrong_currency(currency: str, wanted: str) -> str:
-    """Return what is wrong with a deal in another currency than the portfolio's."""
-    return f"{shown(currency)} is not the portfolio's currency {shown(wanted)}"
 
 
 #: pydantic's wording of errors that a person without Python can make little of

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.checks import MAX_ID, MAX_TEXT
 from riskmill.models.catalogue import DAYS_IN_MONTH, FREQUENCIES
+from riskmill.models.pricing import Pricing
 from riskmill.portfolio import MAX_PRIORITY, MAX_SEED, MAX_TRIALS, Currency, Id, Name
-from riskmill.terms import Terms, TreatyType
+from riskmill.terms import RecoveryOrder, ReinstatementBasis, Terms, TreatyType
 
 #: Event ids are int32 in every output.
 MAX_EVENT_ID = 2**31 - 1
@@ -141,10 +142,73 @@ _TERMS = (
     ),
 )
 
+#: Terms of a layer of a deal that an outwards contract may have as well.
+_BOTH_MORE = (
+    _amount(
+        "franchise_deductible",
+        "Franchise: an occurrence below it pays nothing, from it on it counts in full.",
+        default="0",
+    ),
+    Column("index", "id", "Index of industry losses that triggers the layer (ILW).", default="no trigger"),
+    Column(
+        "index_trigger",
+        "number",
+        "An occurrence counts only if the industry's loss reaches this. With `index`.",
+        unit="as industry_losses",
+        minimum=0,
+    ),
+    Column(
+        "recovery_order",
+        "choice",
+        "How an annual recovery falls to occurrences: the earliest first, or all in proportion.",
+        default="event_order",
+        choices=get_args(RecoveryOrder),
+    ),
+)
+#: Terms that only a layer of a deal may have.
+_LAYER_MORE = (
+    _amount("retained_line", "Line that the cedant keeps of each risk. SS only, with `lines`.", default="none"),
+    _amount("lines", "Number of such lines that are ceded above it.", default="none", unit="lines"),
+    _amount("risk_retention", "R of min(max(loss - R, 0), L), for each risk.", default="0"),
+    _amount("risk_limit", "L of min(max(loss - R, 0), L), for each risk.", default="unlimited", positive=True),
+    *_BOTH_MORE,
+    Column(
+        "reinstatement_basis",
+        "choice",
+        "What a reinstatement premium is proportional to: the amount, or the amount and the unexpired part of the "
+        "period.",
+        default="amount",
+        choices=get_args(ReinstatementBasis),
+    ),
+    Column("shared_limit", "id", "Name of an annual limit that layers of the deal share (top and drop)."),
+    _amount("shared_aggregate_limit", "That limit, the same in each of its layers.", default="none", positive=True),
+    Column(
+        "inuring_priority",
+        "integer",
+        "Inuring order within the deal: what a lower one recovers, where placed, reduces the subject of this layer.",
+        default="1",
+        minimum=1,
+        maximum=MAX_PRIORITY,
+    ),
+    Column(
+        "placed_share",
+        "number",
+        "Part of the layer that is placed; `participation` is our part of that.",
+        default="1",
+        unit="fraction",
+        minimum=0,
+        maximum=1,
+    ),
+)
+
 #: The columns that a stop loss is written in, and no other type.
 STOP_LOSS_COLUMNS = ("gnpi", "attachment_ratio", "limit_ratio")
 #: The terms that a stop loss's ratios stand for.
 STOP_LOSS_TERMS = ("aggregate_deductible", "aggregate_limit")
+#: Types of treaty on a group's losses, which are not known by risk.
+OUTWARDS_TYPES = [kind for kind in get_args(TreatyType) if kind not in ("PR", "SS")]
+#: The terms that are texts.
+TERMS_TEXTS = ("index", "recovery_order", "reinstatement_basis", "shared_limit")
 #: The columns that are terms as they stand.
 TERMS_COLUMNS = tuple(name for name in Terms.model_fields if name != "type")
 
@@ -203,6 +267,14 @@ ELTS = Table(
             "sd_correlated", "Part of the loss's standard deviation that is shared. Total = both added.", default="0"
         ),
         _amount("exposure", "Largest loss that is possible. For all rows of an ELT or for none.", default="none"),
+        Column(
+            "risks",
+            "number",
+            "Number of risks that the loss is shared by alike, for risk terms and surplus shares.",
+            default="1",
+            unit="risks",
+            minimum=1,
+        ),
     ),
     ("elt_id", "event_id"),
 )
@@ -215,7 +287,12 @@ DEALS = Table(
         Column("business_unit", "text", "The part of our company that wrote it.", required=True),
         Column("inception", "date", "First day.", required=True),
         Column("expiry", "date", "Last day, not before the inception.", required=True),
-        Column("currency", "id", "Must be the portfolio's currency.", required=True),
+        Column(
+            "currency",
+            "id",
+            "Currency of its ELT and of its layers' amounts: the portfolio's, or one in `rates`.",
+            required=True,
+        ),
         Column("brokerage", "number", "Brokerage on the premium.", default="0", unit="fraction", minimum=0, maximum=1),
         _identifier("elt_id", "The deal's subject losses: an ELT of `elts`."),
     ),
@@ -228,6 +305,7 @@ LAYERS = Table(
         _identifier("layer_id", "Id of the layer, unique in the portfolio."),
         _identifier("deal_id", "A deal of `deals`."),
         *_TERMS,
+        *_LAYER_MORE,
     ),
     ("layer_id",),
 )
@@ -261,13 +339,55 @@ OUTWARDS = Table(
             replace(column, doc="The share that is placed.") if column.name == "participation" else column
             for column in _TERMS
         ),
+        *_BOTH_MORE,
+        Column("inception", "date", "First day. With `trial_year`.", default="the year's first"),
+        Column("expiry", "date", "Last day. With `trial_year`.", default="the year's last"),
     ),
     ("contract_id",),
     optional=True,
 )
+RATES = Table(
+    "rates",
+    "Rates of exchange. This table may be left out, or have no row.",
+    (
+        Column("currency", "id", "A currency (ISO 4217), not the portfolio's.", required=True),
+        Column("date", "date", "The day from which the rate holds.", required=True),
+        Column(
+            "rate",
+            "number",
+            "Units of the portfolio's currency for one of this currency.",
+            required=True,
+            unit="ratio",
+            minimum=0,
+            above=True,
+        ),
+    ),
+    ("currency", "date"),
+    optional=True,
+)
+INDUSTRY_LOSSES = Table(
+    "industry_losses",
+    "What events cost the industry, for layers with a trigger. This table may be left out, or have no row.",
+    (
+        _identifier("index", "Id of the index."),
+        Column("event_id", "integer", "An event of `events`.", required=True, minimum=1, maximum=MAX_EVENT_ID),
+        Column(
+            "loss",
+            "number",
+            "The industry's loss, in the unit in which triggers are stated.",
+            required=True,
+            unit="any",
+            minimum=0,
+        ),
+    ),
+    ("index", "event_id"),
+    optional=True,
+)
 
 #: Every table, in the order in which faults are listed.
-TABLES = {table.name: table for table in (PERILS, EVENTS, ELTS, DEALS, LAYERS, GROUPS, OUTWARDS)}
+TABLES = {
+    table.name: table for table in (PERILS, EVENTS, ELTS, DEALS, LAYERS, GROUPS, OUTWARDS, RATES, INDUSTRY_LOSSES)
+}
 
 
 class PortfolioFile(BaseModel):
@@ -283,6 +403,14 @@ class PortfolioFile(BaseModel):
     trials: Annotated[int, Field(ge=1, le=MAX_TRIALS, description="Simulated contract years.")]
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="Seed of the random numbers.")]
     group: Annotated[Id, Field(description="Id of the top group: every deal is in it or in a group below it.")]
+    trial_year: Annotated[
+        int | None,
+        Field(ge=1, le=9998, description="Calendar year of the trials; contracts cover their own days of it."),
+    ] = None
+    secondary_uncertainty: Annotated[
+        bool, Field(description="Draw an event's loss from its law, rather than take its mean.")
+    ] = False
+    pricing: Annotated[Pricing, Field(description="Loads and expenses of technical premiums.")] = Pricing()
 
 
 def parse_number(text: str) -> float | None:
@@ -348,6 +476,10 @@ def table_schema(table: Table) -> dict[str, Any]:
     names = {column.name for column in table.columns}
     if names.issuperset(STOP_LOSS_COLUMNS):
         schema["allOf"] = _terms_schema()
+    if "retained_line" in names:
+        schema["allOf"] += _layer_schema()
+    if table is OUTWARDS:
+        schema["allOf"].append({"properties": {"type": {"enum": OUTWARDS_TYPES}}})
     return schema
 
 
@@ -399,4 +531,23 @@ def _terms_schema() -> list[dict[str, Any]]:
         {"if": of_type("SL"), "then": stop_loss, "else": _not_given(STOP_LOSS_COLUMNS)},
         {"if": of_type("QS"), "then": _given(["ceded_share"])},
         {"if": _given(["reinstatements"]), "then": _given(["occurrence_limit"])},
+        {"if": _given(["index"]), "then": _given(["index_trigger"]), "else": _not_given(["index_trigger"])},
+    ]
+
+
+def _layer_schema() -> list[dict[str, Any]]:
+    """Return what holds of a layer's terms beside that."""
+    surplus = {"anyOf": [_given(["ceded_share"]), _given(["retained_line"])]}
+    return [
+        {"if": {"properties": {"type": {"const": "SS"}}}, "then": surplus, "else": _not_given(["retained_line"])},
+        {"if": _given(["retained_line"]), "then": _given(["lines"]), "else": _not_given(["lines"])},
+        {
+            "if": {"properties": {"type": {"const": "PR"}}},
+            "then": {"anyOf": [_given(["risk_retention"]), _given(["risk_limit"])]},
+        },
+        {
+            "if": _given(["shared_limit"]),
+            "then": _given(["shared_aggregate_limit"]),
+            "else": _not_given(["shared_aggregate_limit"]),
+        },
     ]

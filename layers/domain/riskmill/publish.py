@@ -1,10 +1,10 @@
 """From the outputs of a run's last jobs to its results: pure arithmetic on small arrays, and names put back."""
 
+import math
 from collections.abc import Mapping
 
-import numpy as np
-
-from riskmill.models.allocation import read_ids
+from riskmill.graph import topological_order
+from riskmill.models.allocation import DEAL_FIGURES, read_ids
 from riskmill.models.pricing import PRICE_FIGURES
 from riskmill.outputs import Arrays
 from riskmill.portfolio import Deal, Group, Portfolio
@@ -15,13 +15,14 @@ from riskmill.results import (
     EpPoint,
     GroupResult,
     LayerResult,
+    PerilResult,
     Perspective,
     PortfolioFacts,
     Run,
     Summary,
     tables,
 )
-from riskmill.rollup_graph import DEALS, measure_name
+from riskmill.rollup_graph import DEALS, compared_groups, groups_name, measure_name
 from riskmill.terms import Terms
 
 _EP = ("oep", "oep_low", "oep_high", "oep_tvar", "aep", "aep_low", "aep_high", "aep_tvar")
@@ -41,15 +42,18 @@ def summarise(portfolio: Portfolio, key: str, targets: Mapping[str, Arrays], run
         for perspective in PERSPECTIVES
         if (name := measure_name(group.group_id, perspective)) in targets
     ]
-    deals = {deal.deal_id: deal for deal in portfolio.deals}
+    deals = {deal.deal_id: (deal, portfolio.rate_of(deal.currency)) for deal in portfolio.deals}
+    deal_results = _deals(deals, targets[DEALS], tvar, portfolio.trials)
     return Summary(
         run=run,
         portfolio=_facts(portfolio, key),
-        groups=tuple(groups),
-        deals=_deals(deals, targets[DEALS], tvar),
+        groups=_with_tails(portfolio, groups, deal_results, targets),
+        deals=deal_results,
         layers=_layers(deals, targets[DEALS]),
         tail=float(top["tail"][0]),
         tvar=tvar,
+        net_tvar=float(targets[measure_name(portfolio.group, "net")]["tvar"][0]),
+        ep_calc=2 if portfolio.secondary_uncertainty else 1,
     )
 
 
@@ -57,6 +61,31 @@ def result_tables(summary: Summary) -> dict[str, bytes]:
     """Return the run's result files by name: the summary, and every table as CSV."""
     files = {f"{table.name}.csv": table.to_csv().encode() for table in tables(summary)}
     return {"summary.json": summary.to_json()} | files
+
+
+def _with_tails(
+    portfolio: Portfolio, groups: list[GroupResult], deals: tuple[DealResult, ...], targets: Mapping[str, Arrays]
+) -> tuple[GroupResult, ...]:
+    """Return the groups with their parts of the top group's tail: sums of their deals', and what it is without them."""
+    parts = {deal.deal_id: (deal.co_tvar or 0.0, deal.net_co_tvar or 0.0) for deal in deals}
+    members = {group.group_id: group for group in portfolio.groups}
+    sums: dict[str, tuple[float, float]] = {}
+    for group_id in topological_order({group.group_id: group.groups for group in portfolio.groups}):
+        group = members[group_id]
+        found = [*(parts[deal] for deal in group.deals), *(sums[child] for child in group.groups)]
+        sums[group_id] = math.fsum(part[0] for part in found), math.fsum(part[1] for part in found)
+    marginal = {portfolio.group: float(targets[measure_name(portfolio.group, "gross")]["tvar"][0])}
+    for names in compared_groups(portfolio):
+        marginal |= dict(zip(names, targets[groups_name(names)]["marginal_tvar"].tolist(), strict=True))
+    changed = []
+    for result in groups:
+        update: dict[str, float] = {}
+        if result.perspective == "gross":
+            update = {"co_tvar": sums[result.group_id][0], "marginal_tvar": marginal[result.group_id]}
+        elif result.perspective == "net":
+            update = {"co_tvar": sums[result.group_id][1]}
+        changed.append(result.model_copy(update=update))
+    return tuple(changed)
 
 
 def _facts(portfolio: Portfolio, key: str) -> PortfolioFacts:
@@ -72,23 +101,43 @@ def _facts(portfolio: Portfolio, key: str) -> PortfolioFacts:
         cedants=len({deal.cedant for deal in portfolio.deals}),
         groups=len(portfolio.groups),
         outwards=len(portfolio.outwards),
-        premium=sum(_premium(deal) for deal in portfolio.deals),
+        premium=sum(_premium(deal, portfolio.rate_of(deal.currency)) for deal in portfolio.deals),
         key=key,
     )
 
 
-def _premium(deal: Deal) -> float:
-    return sum(layer.terms.premium * layer.terms.participation for layer in deal.layers)
+def _premium(deal: Deal, rate: float) -> float:
+    return sum(layer.terms.premium * layer.terms.share for layer in deal.layers) * rate
 
 
 def _limit(terms: Terms) -> float | None:
     """Return our share of a layer's limit: per occurrence, or of the year where only that is limited."""
     limit = terms.occurrence_limit if terms.occurrence_limit is not None else terms.aggregate_limit
-    return None if limit is None else limit * terms.participation
+    return None if limit is None else limit * terms.share
+
+
+_SINGLE = ("aal", "aal_se", "sd", "sd_se", "prob_loss", "prob_loss_low", "prob_loss_high", "tvar", "tvar_se")
+
+
+def _perils(measured: Arrays) -> tuple[PerilResult, ...]:
+    """Return the perils that cause a group any loss."""
+    singles = ("aal", "aal_se", "sd", "prob_loss", "co_tvar")
+    results = []
+    for number, name in enumerate(read_ids(measured["peril_names"])):
+        if measured["peril_aal"][number] == 0:
+            continue
+        columns = {column: measured[f"peril_{column}"][number].tolist() for column in _EP}
+        points = tuple(
+            EpPoint(return_period=period, **{column: values[at] for column, values in columns.items()})
+            for at, period in enumerate(measured["return_period"].tolist())
+        )
+        figures = {single: float(measured[f"peril_{single}"][number]) for single in singles}
+        results.append(PerilResult(peril=name, **figures, ep=points))
+    return tuple(results)
 
 
 def _group(group: Group, perspective: Perspective, measured: Arrays, parents: list[str], *, top: bool) -> GroupResult:
-    columns = {name: measured[name].tolist() for name in _EP}
+    columns = {name: measured[name].tolist() for name in (*_EP, "oep_tvar_se", "aep_tvar_se")}
     points = [
         EpPoint(return_period=period, **{name: values[at] for name, values in columns.items()})
         for at, period in enumerate(measured["return_period"].tolist())
@@ -99,8 +148,9 @@ def _group(group: Group, perspective: Perspective, measured: Arrays, parents: li
         top=top,
         parent_ids=tuple(sorted(parents)),
         perspective=perspective,
-        **{name: float(measured[name][0]) for name in ("aal", "aal_se", "sd", "prob_loss")},
+        **{name: float(measured[name][0]) for name in _SINGLE},
         ep=tuple(points),
+        perils=_perils(measured),
         # measured from the rarest year on; a chart reads from the most frequent one
         curve=Curve(
             return_period=tuple(measured["curve_return_period"][::-1].tolist()),
@@ -110,33 +160,34 @@ def _group(group: Group, perspective: Perspective, measured: Arrays, parents: li
     )
 
 
-def _deals(deals: Mapping[str, Deal], table: Arrays, tvar: float) -> tuple[DealResult, ...]:
+def _deals(deals: Mapping[str, tuple[Deal, float]], table: Arrays, tvar: float, trials: int) -> tuple[DealResult, ...]:
     results = []
-    figures = np.column_stack([table["aal"], table["sd"], table["co_tvar"]]).tolist()
-    for deal_id, (aal, sd, co_tvar) in zip(read_ids(table["deal_ids"]), figures, strict=True):
-        deal = deals[deal_id]
+    figures = zip(*(table[name].tolist() for name in DEAL_FIGURES), strict=True)
+    for deal_id, values in zip(read_ids(table["deal_ids"]), figures, strict=True):
+        deal, rate = deals[deal_id]
+        found = dict(zip(DEAL_FIGURES, values, strict=True))
         limits = [_limit(layer.terms) for layer in deal.layers]
         results.append(
             DealResult(
                 deal_id=deal_id,
                 cedant=deal.cedant,
                 business_unit=deal.business_unit,
-                premium=_premium(deal),
-                limit=None if None in limits else sum(limit for limit in limits if limit is not None),
-                aal=aal,
-                sd=sd,
-                co_tvar=co_tvar,
-                share_of_tvar=co_tvar / tvar if tvar else None,
+                premium=_premium(deal, rate),
+                limit=None if None in limits else sum(limit for limit in limits if limit is not None) * rate,
+                **found,
+                aal_se=found["sd"] / math.sqrt(trials),
+                share_of_tvar=found["co_tvar"] / tvar if tvar else None,
             )
         )
     return tuple(results)
 
 
-def _layers(deals: Mapping[str, Deal], table: Arrays) -> tuple[LayerResult, ...]:
+def _layers(deals: Mapping[str, tuple[Deal, float]], table: Arrays) -> tuple[LayerResult, ...]:
     ids = iter(zip(read_ids(table["layer_ids"]), table["price_figures"].tolist(), strict=True))
     results = []
     for deal_id in read_ids(table["deal_ids"]):
-        terms = {layer.layer_id: layer.terms for layer in deals[deal_id].layers}
+        deal, exchange = deals[deal_id]
+        terms = {layer.layer_id: layer.terms.converted(exchange) for layer in deal.layers}
         for _ in terms:
             layer_id, figures = next(ids)
             named = dict(zip(PRICE_FIGURES, figures, strict=True))
@@ -147,7 +198,7 @@ def _layers(deals: Mapping[str, Deal], table: Arrays) -> tuple[LayerResult, ...]
                     deal_id=deal_id,
                     type=terms[layer_id].type,
                     **named,
-                    premium=terms[layer_id].premium * terms[layer_id].participation,
+                    premium=terms[layer_id].premium * terms[layer_id].share,
                     limit=_limit(terms[layer_id]),
                     payback=1 / rate if rate and rate > 0 else None,
                 )

@@ -103,6 +103,22 @@ class EpPoint(_Record):
     aep_low: Figure
     aep_high: Figure
     aep_tvar: Figure
+    #: standard errors of the two TVaRs
+    oep_tvar_se: Figure = None
+    aep_tvar_se: Figure = None
+
+
+class PerilResult(_Record):
+    """One peril's figures within a group."""
+
+    peril: str
+    aal: Figure
+    aal_se: Figure
+    sd: Figure
+    prob_loss: Figure
+    #: the peril's part of the group's own TVaR at the summary's tail; perils add up to it
+    co_tvar: Figure
+    ep: tuple[EpPoint, ...] = ()
 
 
 class Curve(_Record):
@@ -131,6 +147,18 @@ class GroupResult(_Record):
     prob_loss: Figure
     ep: tuple[EpPoint, ...] = ()
     curve: Curve = Curve()
+    #: standard error of `sd`, and 95% limits of `prob_loss`
+    sd_se: Figure = None
+    prob_loss_low: Figure = None
+    prob_loss_high: Figure = None
+    #: the group's own TVaR at the summary's tail, and its standard error
+    tvar: Figure = None
+    tvar_se: Figure = None
+    #: E[group's annual loss | the top group's is in its tail], gross or net; groups side by side add up
+    co_tvar: Figure = None
+    #: the top group's gross TVaR less that without this group (gross only)
+    marginal_tvar: Figure = None
+    perils: tuple[PerilResult, ...] = ()
 
     def at(self, return_period: float) -> EpPoint | None:
         """The EP point at this return period (years), None when it was not calculated."""
@@ -153,6 +181,13 @@ class DealResult(_Record):
     co_tvar: Figure
     #: co_tvar / Summary.tvar
     share_of_tvar: Figure
+    #: standard errors of `aal`, and of `co_tvar` given which years are the tail
+    aal_se: Figure = None
+    co_tvar_se: Figure = None
+    #: the top group's TVaR less that without the deal; does not add up
+    marginal_tvar: Figure = None
+    #: the deal's part of `Summary.net_tvar`, recoveries given back in proportion
+    net_co_tvar: Figure = None
 
 
 class LayerResult(_Record):
@@ -160,7 +195,7 @@ class LayerResult(_Record):
 
     layer_id: str
     deal_id: str
-    #: QS, CXL, AXL or SL
+    #: QS, SS, FAC, PR, CXL, AXL or SL
     type: str
     #: mean annual loss
     expected_loss: Figure
@@ -174,12 +209,20 @@ class LayerResult(_Record):
     #: expected loss / limit, and premium / limit
     loss_on_line: Figure
     rate_on_line: Figure
-    #: premium that pays for expected loss and brokerage, given the reinstatement premium, before loads
+    #: premium that pays for expected loss, loads, expenses and brokerage, given the reinstatement premium
     technical_premium: Figure
     #: annual premium, occurrence limit and payback in years (1 / rate on line), where the run reports them
     premium: Figure = None
     limit: Figure = None
     payback: Figure = None
+    #: standard error of `expected_loss`, and 95% limits of the two probabilities
+    expected_loss_se: Figure = None
+    prob_attach_low: Figure = None
+    prob_attach_high: Figure = None
+    prob_exhaust_low: Figure = None
+    prob_exhaust_high: Figure = None
+    #: risk load within the technical premium
+    risk_load: Figure = None
 
 
 class Failure(_Record):
@@ -207,6 +250,8 @@ class Summary(_Record):
     tail: float = Field(gt=0, lt=1)
     #: TVaR of the top group's gross annual loss at `tail`
     tvar: Figure
+    #: the same of its net annual loss
+    net_tvar: Figure = None
     #: ORD's EPCalc. 1, mean damage loss: an occurrence's loss is its event's mean. 2, full uncertainty: it is sampled,
     #: and all sampled years are ranked together.
     ep_calc: Literal[1, 2] = 1
@@ -313,9 +358,44 @@ def summary_info_table(summary: Summary) -> Table:
     return Table("summary_info", columns, tuple(rows))
 
 
-_EP_FIGURES = ("oep", "oep_low", "oep_high", "oep_tvar", "aep", "aep_low", "aep_high", "aep_tvar")
-_GROUP_FIGURES = ("aal", "aal_se", "sd", "prob_loss")
-_DEAL_FIGURES = ("premium", "limit", "aal", "sd", "co_tvar", "share_of_tvar")
+_EP_FIGURES = (
+    "oep",
+    "oep_low",
+    "oep_high",
+    "oep_tvar",
+    "aep",
+    "aep_low",
+    "aep_high",
+    "aep_tvar",
+    "oep_tvar_se",
+    "aep_tvar_se",
+)
+_GROUP_FIGURES = (
+    "aal",
+    "aal_se",
+    "sd",
+    "prob_loss",
+    "sd_se",
+    "prob_loss_low",
+    "prob_loss_high",
+    "tvar",
+    "tvar_se",
+    "co_tvar",
+    "marginal_tvar",
+)
+_DEAL_FIGURES = (
+    "premium",
+    "limit",
+    "aal",
+    "sd",
+    "co_tvar",
+    "share_of_tvar",
+    "aal_se",
+    "co_tvar_se",
+    "marginal_tvar",
+    "net_co_tvar",
+)
+_PERIL_FIGURES = ("aal", "aal_se", "sd", "prob_loss", "co_tvar")
 _LAYER_FIGURES = (
     "expected_loss",
     "sd",
@@ -328,6 +408,12 @@ _LAYER_FIGURES = (
     "premium",
     "limit",
     "payback",
+    "expected_loss_se",
+    "prob_attach_low",
+    "prob_attach_high",
+    "prob_exhaust_low",
+    "prob_exhaust_high",
+    "risk_load",
 )
 
 
@@ -375,6 +461,40 @@ def groups_table(summary: Summary) -> Table:
     return Table("groups", columns, tuple(rows))
 
 
+def perils_table(summary: Summary) -> Table:
+    """Each peril's figures within each group and perspective."""
+    rows = [
+        (summary_id, group.group_id, group.perspective, peril.peril, *_figures(peril, _PERIL_FIGURES))
+        for summary_id, group in summary_ids(summary)
+        for peril in group.perils
+    ]
+    columns = (Column("summary_id", "int32"), *_columns(("group_id", "perspective", "peril"), _PERIL_FIGURES))
+    return Table("perils", columns, tuple(rows))
+
+
+def peril_ep_table(summary: Summary) -> Table:
+    """Each peril's exceedance figures within each group and perspective, one row a return period."""
+    names = _EP_FIGURES[:8]
+    rows = [
+        (
+            summary_id,
+            group.group_id,
+            group.perspective,
+            peril.peril,
+            point.return_period,
+            *_figures(point, names),
+        )
+        for summary_id, group in summary_ids(summary)
+        for peril in group.perils
+        for point in sorted(peril.ep, key=lambda point: point.return_period)
+    ]
+    columns = (
+        Column("summary_id", "int32"),
+        *_columns(("group_id", "perspective", "peril"), ("return_period", *names)),
+    )
+    return Table("peril_ep", columns, tuple(rows))
+
+
 def deals_table(summary: Summary) -> Table:
     """Every deal, the largest co-TVaR first; ties by deal id."""
     ordered = sorted(summary.deals, key=lambda deal: (-(deal.co_tvar or 0.0), deal.deal_id))
@@ -398,4 +518,6 @@ def tables(summary: Summary) -> tuple[Table, ...]:
         groups_table(summary),
         deals_table(summary),
         layers_table(summary),
+        perils_table(summary),
+        peril_ep_table(summary),
     )

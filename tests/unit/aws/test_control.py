@@ -41,7 +41,7 @@ def test_a_start_that_is_retried_finds_the_first_and_changes_nothing(control: Co
 
 
 def test_a_run_that_does_not_exist_is_named(control: ControlTable) -> None:
-    for ask in (control.run, control.is_cancelled, control.cancel_run):
+    for ask in (control.run, control.is_over, control.cancel_run):
         with pytest.raises(RiskmillError, match="no run 'r9'"):
             ask("r9")
     with pytest.raises(RiskmillError, match="no run 'r9'"):
@@ -79,11 +79,11 @@ def test_a_run_that_has_ended_keeps_its_status(control: ControlTable) -> None:
 def test_cancelling_stops_a_running_run_once(control: ControlTable) -> None:
     control.begin_run("r1")
     control.update_run("r1", demand=9)
-    assert control.is_cancelled("r1") is False
+    assert control.is_over("r1") is False
     assert control.cancel_run("r1") is True
     run = control.run("r1")
     assert (run["status"], run["cancelled"], run["demand"]) == ("CANCELLED", True, 0)
-    assert control.is_cancelled("r1") is True
+    assert control.is_over("r1") is True
     assert control.cancel_run("r1") is False
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_has_ended_cannot_be_cancelled(control: ControlTable) -> None
     control.update_run("r1", status="SUCCEEDED")
     assert control.cancel_run("r1") is False
     assert control.run("r1")["status"] == "SUCCEEDED"
-    assert control.is_cancelled("r1") is False
+    assert control.is_over("r1") is True
 
 
 def test_a_cancelled_run_demands_no_containers_whatever_a_late_plan_says(control: ControlTable) -> None:

@@ -497,13 +497,13 @@ def test_a_cancelled_run_starts_no_batch_and_stays_cancelled(machine: Machine, t
     assert {job["status"] for job in unfinished} == {"not run"}
 
 
-def test_a_batch_that_is_at_work_when_its_run_is_cancelled_leaves_the_rest(
+def test_a_batch_that_is_at_work_when_its_run_is_over_leaves_the_rest(
     machine: Machine, tiny: TinyPortfolio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("riskmill.aws.steps.CHECKPOINT_SECONDS", 0.0)
     machine.plan("run", machine.upload(tiny), {})
     control = ControlTable(machine.aws.table)
-    real = ControlTable.is_cancelled
+    real = ControlTable.is_over
     asked: list[str] = []
 
     def cancel_at_the_second_look(self: ControlTable, run_id: str) -> bool:
@@ -512,7 +512,7 @@ def test_a_batch_that_is_at_work_when_its_run_is_cancelled_leaves_the_rest(
             control.cancel_run(run_id)
         return real(self, run_id)
 
-    monkeypatch.setattr(ControlTable, "is_cancelled", cancel_at_the_second_look)
+    monkeypatch.setattr(ControlTable, "is_over", cancel_at_the_second_look)
     item = machine.items("run", 0, 0)[0]
     assert machine.call("run_batch", item) == {"done": 0, "failed": 0, "missing": 0, "left": item["jobs"]}
 

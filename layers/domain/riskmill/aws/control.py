@@ -157,9 +157,10 @@ class ControlTable:
                 return False
         return True
 
-    def is_cancelled(self, run_id: str) -> bool:
-        """Tell whether a run was cancelled."""
-        return bool(self.run(run_id).get("cancelled"))
+    def is_over(self, run_id: str) -> bool:
+        """Tell whether a run no longer wants work: it was cancelled, or it has ended in another way."""
+        run = self.run(run_id)
+        return bool(run.get("cancelled")) or run["status"] != "RUNNING"
 
     def begin_batch(self, run_id: str, batch_id: str, **facts: Any) -> int:
         """Note that an attempt at a batch begins, and return its number (1 is the first).

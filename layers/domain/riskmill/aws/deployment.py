@@ -106,6 +106,13 @@ class Deployment:
                 return
             time.sleep(poll_seconds)
 
+    def has_ended(self, run_id: str) -> bool:
+        """Tell whether a run has ended; one that has not noted itself yet has not."""
+        try:
+            return self.control.run(run_id)["status"] in ENDED
+        except RiskmillError:
+            return False
+
     def cancel(self, run_id: str) -> list[dict[str, str]]:
         """Stop a run: flag it, stop its execution, wait for its batches, and mark every job that it did not finish.
 

@@ -88,7 +88,7 @@ class Steps:
 
     def plan(self, run_id: str, round_number: int) -> dict[str, Any]:
         """Prune, level and batch what must run, and write one file a wave. Returns counts only. Raises RunCancelled."""
-        if self.control.is_cancelled(run_id):
+        if self.control.is_over(run_id):
             raise RunCancelled(run_id)
         graph = self._graph(run_id)
         status = self._status(run_id, round_number)
@@ -133,7 +133,7 @@ class Steps:
     def run_batch(self, item: Mapping[str, Any], time_left: Callable[[], float], *, where: str) -> Manifest:
         """Run one batch as a wave's file names it, and write its manifest. Raises RunCancelled, TransientError."""
         run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
-        if self.control.is_cancelled(run_id):
+        if self.control.is_over(run_id):
             raise RunCancelled(run_id)
         facts = {name: item[name] for name in ("round", "wave", "jobs")} | {"where": where}
         attempt = self.control.begin_batch(run_id, batch_id, **facts)
@@ -165,7 +165,7 @@ class Steps:
                 return False
             last = time.monotonic()
             self.control.end_batch(run_id, batch_id, done=finished)
-            return self.control.is_cancelled(run_id)
+            return self.control.is_over(run_id)
 
         return stop_after
 

@@ -640,44 +640,36 @@ static int64_t roll_up(const yelt_t *children, int64_t n)
     return kept;
 }
 
-/* Sums, squares and weighted sums of the members' annual losses [members], as allocation._annual_losses and bincount. */
-static int64_t allocate(const int64_t *offsets, int64_t members, const int32_t *row, const float *loss,
-                                 int64_t entries, const int32_t *trial, int64_t rows, const double *weight, double *sums,
-                                 double *squares, double *tail)
+/* The member, the trial and the loss of each year in which a member has a loss; returns how many there are. */
+static int64_t annual_losses(const int64_t *offsets, int64_t members, const int32_t *row, const float *loss,
+                             int64_t entries, const int32_t *trial, int64_t rows, int64_t *member, int32_t *year,
+                             double *annual)
 {
     if (offsets[0] != 0 || offsets[members] != entries)
         return DECLINED;
-    int64_t longest = 0;
-    for (int64_t m = 0; m < members; m++) {
+    for (int64_t m = 0; m < members; m++)
         if (offsets[m + 1] < offsets[m])
             return DECLINED;
-        longest = offsets[m + 1] - offsets[m] > longest ? offsets[m + 1] - offsets[m] : longest;
-    }
     for (int64_t i = 0; i < entries; i++)
         if (row[i] < 0 || row[i] >= rows)
             return DECLINED;
     arena_start();
-    if (!arena_room(padded((size_t)longest * 8) + 4096))
+    if (!arena_room(padded((size_t)entries * 8) + 64))
         return DECLINED;
-    double *year = arena_take((size_t)longest * 8);
-    for (int64_t m = 0; m < members; m++) {
-        double sum = 0.0, square = 0.0, in_tail = 0.0;
-        for (int64_t i = offsets[m]; i < offsets[m + 1];) {
+    double *x = arena_take((size_t)entries * 8);
+    int64_t years = 0;
+    for (int64_t m = 0; m < members; m++)
+        for (int64_t i = offsets[m]; i < offsets[m + 1]; years++) {
             int32_t t = trial[row[i]];
             int64_t size = 0;
-            do {
-                year[size++] = (double)loss[i++];
-            } while (i < offsets[m + 1] && trial[row[i]] == t);
-            double annual = add_segment(year, size);
-            sum += annual;
-            square += annual * annual;
-            in_tail += annual * weight[t];
+            do
+                x[size++] = (double)loss[i++];
+            while (i < offsets[m + 1] && trial[row[i]] == t);
+            member[years] = m;
+            year[years] = t;
+            annual[years] = add_segment(x, size);
         }
-        sums[m] = sum;
-        squares[m] = square;
-        tail[m] = in_tail;
-    }
-    return members;
+    return years;
 }
 
 /* ---- what Python calls: buffers in, buffers filled; None for what is declined ------------------------------------ */
@@ -801,18 +793,18 @@ static PyObject *py_event_order(PyObject *module, PyObject *arguments)
     return result;
 }
 
-/* allocate(offsets, row, loss, trial, weight, sums, squares, tail) */
-static PyObject *py_allocate(PyObject *module, PyObject *arguments)
+/* annual_losses(offsets, row, loss, trial, member, year, annual) */
+static PyObject *py_annual_losses(PyObject *module, PyObject *arguments)
 {
     (void)module;
     buffers_t held;
-    if (!hold_arguments(&held, arguments, 8, 3))
+    if (!hold_arguments(&held, arguments, 7, 3))
         return NULL;
-    PyObject *result =
-        answer(allocate(NUMBERS(held, 0, int64_t), LENGTH(held, 0, int64_t) - 1, NUMBERS(held, 1, int32_t),
-                        NUMBERS(held, 2, float), LENGTH(held, 1, int32_t), NUMBERS(held, 3, int32_t),
-                        LENGTH(held, 3, int32_t), NUMBERS(held, 4, double), NUMBERS(held, 5, double),
-                        NUMBERS(held, 6, double), NUMBERS(held, 7, double)));
+    PyObject *result = answer(annual_losses(NUMBERS(held, 0, int64_t), LENGTH(held, 0, int64_t) - 1,
+                                            NUMBERS(held, 1, int32_t), NUMBERS(held, 2, float),
+                                            LENGTH(held, 1, int32_t), NUMBERS(held, 3, int32_t),
+                                            LENGTH(held, 3, int32_t), NUMBERS(held, 4, int64_t),
+                                            NUMBERS(held, 5, int32_t), NUMBERS(held, 6, double)));
     release(&held);
     return result;
 }
@@ -897,7 +889,7 @@ static PyMethodDef functions[] = {
     {"price_deal", py_price_deal, METH_VARARGS, "Price a deal on its own event loss table."},
     {"quote_layers", py_quote_layers, METH_VARARGS, "Price many layers on one subject."},
     {"event_order", py_event_order, METH_VARARGS, "Recoveries in the order of events."},
-    {"allocate", py_allocate, METH_VARARGS, "Sums of the members' annual losses."},
+    {"annual_losses", py_annual_losses, METH_VARARGS, "The members' losses by year."},
     {"roll_up", py_roll_up, METH_O, "Sum year-event loss tables."},
     {"take", py_take, METH_VARARGS, "Copy the rows and losses of the latest call."},
     {"sums", py_sums, METH_VARARGS, "Add in numpy's order."},

@@ -176,7 +176,7 @@ def _packed(layers: Sequence[Terms]) -> tuple[bytes, bytes]:
                 limit,
                 terms.aggregate_deductible,
                 annual,
-                terms.participation,
+                terms.share,
                 count,
                 first,
             )
@@ -251,16 +251,15 @@ def roll_up(children: Sequence[Arrays]) -> tuple[I32, F64] | None:
     return total_row, total
 
 
-def allocate(leaf: Arrays, yet: Arrays, weight: F64) -> tuple[F64, F64, F64] | None:
-    """Return sums, squares and weighted sums of each member's annual losses, or None where numpy has to."""
+def annual_losses(leaf: Arrays, yet: Arrays) -> tuple[I64, I32, F64] | None:
+    """Return the member, trial and annual loss of each year in which a member loses, or None where numpy has to."""
     if _module is None:
         return None
     offsets, row, loss, trial = leaf["member_offsets"], leaf["member_row"], leaf["member_loss"], yet["trial"]
     if not (_is(offsets, _INT64) and _is(row, _INT32) and _is(loss, _FLOAT32) and _is(trial, _INT32)):
         return None
-    if offsets.size < 1 or row.size != loss.size or weight.size < trials_of(yet) or not _is(weight, _FLOAT64):
+    if offsets.size < 1 or row.size != loss.size:
         return None
-    members = offsets.size - 1
-    sums, squares, tail = np.empty(members), np.empty(members), np.empty(members)
-    done = _module.allocate(offsets, row, loss, trial, weight, sums, squares, tail)
-    return None if done is None else (sums, squares, tail)
+    member, year, annual = np.empty(row.size, np.int64), np.empty(row.size, np.int32), np.empty(row.size)
+    count = _module.annual_losses(offsets, row, loss, trial, member, year, annual)
+    return None if count is None else (member[:count], year[:count], annual[:count])

@@ -1,8 +1,10 @@
-"""Measure a group's losses: average annual loss, exceedance curves, tail value at risk, the tail's trials."""
+"""Measure a group's losses: average annual loss, exceedance curves, tail value at risk, the tail's trials; by peril."""
 
+import json
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ from riskmill.models.occurrences import (
     check_yelt,
     check_yet,
     largest_by_trial,
+    need,
     split_blocks,
     sum_by_trial,
     trial_starts,
@@ -34,55 +37,127 @@ _CEDED_ROUNDING = 1e-9
 
 
 class MeasureParams(BaseModel):
-    """Parameters of measure: blocks of trials, what is measured, and the level of the tail (0.99: worst 1%)."""
+    """Parameters of measure: blocks of trials, what is measured, and the level of the tail (0.99: worst 1%).
+
+    With `perils` the catalogue follows the other inputs, and each peril is measured by itself too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     blocks: int = Field(ge=1)
     perspective: Literal["gross", "net", "ceded"] = "gross"
     tail: float = Field(default=0.99, gt=0, lt=1)
+    perils: bool = False
 
 
-@model("measure", version=1, params=MeasureParams)
+@model("measure", version=2, params=MeasureParams)
 def measure(params: MeasureParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return the measures of a group's losses over all blocks of trials.
 
     Inputs: [YET of each block, YELT of each block], the YELTs being gross or net; for `ceded` the gross ones and then
-    the net ones. Output, float64 unless said, T = len(RETURN_PERIODS):
-    trials int64 [1], aal [1], aal_se [1], sd [1], prob_loss [1];
-    return_period [T], and for oep and aep: <x>, <x>_low, <x>_high (95%), <x>_tvar, all [T], nan where the trials
-    cannot support it; curve_return_period, curve_oep, curve_aep [points, by falling return period];
-    tail [1], var [1] and tvar [1] of the annual loss at that level; tail_trial int64 (from 0 over all blocks) and
-    tail_weight, which sum to 1: tvar is the weighted mean of the annual losses. Definitions: docs/models.md.
+    the net ones; with `perils` the catalogue behind them. Output, float64 unless said, T = len(RETURN_PERIODS):
+    trials int64 [1], aal [1], aal_se [1], sd [1], sd_se [1], prob_loss [1], prob_loss_low [1], prob_loss_high [1];
+    return_period [T], and for oep and aep: <x>, <x>_low, <x>_high (95%), <x>_tvar, <x>_tvar_se, all [T], nan where the
+    trials cannot support it; curve_return_period, curve_oep, curve_aep [points, by falling return period];
+    tail [1], and var [1], tvar [1] and tvar_se [1] of the annual loss at that level; tail_trial int64 (from 0 over all
+    blocks) and tail_weight, which sum to 1: tvar is the weighted mean of the annual losses; annual_trial int32 and
+    annual_loss, the years with a loss. With perils, P of them: peril_names uint8 (UTF-8 JSON), peril_aal, peril_aal_se,
+    peril_sd, peril_prob_loss and peril_co_tvar [P] (the peril's part of this tvar), and peril_<x> [P, T] for the eight
+    columns of oep and aep without their standard errors. Definitions: docs/models.md.
     Raises ModelError for inputs that do not fit together.
     """
     parts = ["YET", "gross YELT", "net YELT"] if params.perspective == "ceded" else ["YET", "YELT"]
-    yets, yelts, *rest = split_blocks(inputs, params.blocks, *parts)
-    sums: list[F64] = []
-    tops: list[F64] = []
+    yets, yelts, *rest = split_blocks(inputs, params.blocks, *parts, extra=int(params.perils))
+    by_block: list[tuple[I64, F64]] = []
     for block, yet in enumerate(yets):
         check_yet(yet)
         row, loss = _losses(yelts[block], yet)
         if params.perspective == "ceded":
             row, loss = _ceded(row, loss, *_losses(rest[0][block], yet))
-        trial = yet["trial"][row]
-        starts = trial_starts(trial)
-        for arrays, values in ((sums, sum_by_trial(loss, starts)), (tops, largest_by_trial(loss, starts))):
-            annual = np.zeros(trials_of(yet))
-            annual[trial[starts]] = values
-            arrays.append(annual)
-    annual, largest = np.concatenate(sums), np.concatenate(tops)
+        by_block.append((row, loss))
+    annual, largest = _annual(yets, by_block)
     output = _moments(annual)
     output["return_period"] = np.array(RETURN_PERIODS, np.float64)
     ranks = curve_ranks(annual.size)
     output["curve_return_period"] = annual.size / ranks
     for name, values in (("oep", largest), ("aep", annual)):
         falling = np.sort(values)[::-1]
-        table = np.array([quantile(falling, period) for period in RETURN_PERIODS])
-        for column, suffix in enumerate(("", "_low", "_high", "_tvar")):
-            output[name + suffix] = np.ascontiguousarray(table[:, column])
+        for column, found in zip(_EP_COLUMNS, _ep_table(falling), strict=True):
+            output[name + column] = found
+        output[f"{name}_tvar_se"] = np.array([tvar_error(falling, Fraction(1, period)) for period in RETURN_PERIODS])
         output[f"curve_{name}"] = falling[ranks - 1]
-    return output | _tail(annual, params.tail)
+    some = np.flatnonzero(annual)
+    output |= {"annual_trial": some.astype(np.int32), "annual_loss": annual[some]}
+    output |= _tail(annual, params.tail)
+    if params.perils:
+        weight = np.zeros(annual.size)
+        weight[output["tail_trial"]] = output["tail_weight"]
+        output |= _by_peril(rest[-1][0], yets, by_block, weight)
+    return output
+
+
+#: Columns of `quantile`, as they end the names of outputs.
+_EP_COLUMNS = ("", "_low", "_high", "_tvar")
+
+
+def _ep_table(falling: F64) -> list[F64]:
+    """Return the columns of `quantile` at RETURN_PERIODS."""
+    table = np.array([quantile(falling, period) for period in RETURN_PERIODS])
+    return [np.ascontiguousarray(column) for column in table.T]
+
+
+def _annual(yets: Sequence[Arrays], by_block: Sequence[tuple[I64, F64]]) -> tuple[F64, F64]:
+    """Return the annual loss and the largest occurrence of every trial of all blocks."""
+    sums: list[F64] = []
+    tops: list[F64] = []
+    for yet, (row, loss) in zip(yets, by_block, strict=True):
+        trial = yet["trial"][row]
+        starts = trial_starts(trial)
+        for arrays, values in ((sums, sum_by_trial(loss, starts)), (tops, largest_by_trial(loss, starts))):
+            annual = np.zeros(trials_of(yet))
+            annual[trial[starts]] = values
+            arrays.append(annual)
+    return np.concatenate(sums), np.concatenate(tops)
+
+
+def _by_peril(
+    catalogue: Arrays, yets: Sequence[Arrays], by_block: Sequence[tuple[I64, F64]], weight: F64
+) -> dict[str, Array]:
+    """Return the measures of each peril of the catalogue by itself, and its part of the tail."""
+    need(catalogue, "catalogue", "event", "peril", "peril_names")
+    of_rows = [_peril_of(catalogue, yet["event"][row]) for yet, (row, _) in zip(yets, by_block, strict=True)]
+    count = len(json.loads(catalogue["peril_names"].tobytes()))
+    single: dict[str, list[float]] = {name: [] for name in ("aal", "aal_se", "sd", "prob_loss", "co_tvar")}
+    tables: dict[str, list[F64]] = {name + column: [] for name in ("oep", "aep") for column in _EP_COLUMNS}
+    for peril in range(count):
+        its = []
+        for (row, loss), of_row in zip(by_block, of_rows, strict=True):
+            chosen = np.flatnonzero(of_row == peril)
+            its.append((row[chosen], loss[chosen]))
+        annual, largest = _annual(yets, its)
+        moments = _moments(annual)
+        for name in ("aal", "aal_se", "sd", "prob_loss"):
+            single[name].append(float(moments[name][0]))
+        single["co_tvar"].append(float(np.add.reduce(annual * weight)))
+        for name, values in (("oep", largest), ("aep", annual)):
+            for column, found in zip(_EP_COLUMNS, _ep_table(np.sort(values)[::-1]), strict=True):
+                tables[name + column].append(found)
+    shape = (count, len(RETURN_PERIODS))
+    return {
+        "peril_names": catalogue["peril_names"],
+        **{f"peril_{name}": np.array(values, np.float64) for name, values in single.items()},
+        **{f"peril_{name}": np.array(rows, np.float64).reshape(shape) for name, rows in tables.items()},
+    }
+
+
+def _peril_of(catalogue: Arrays, events: Array) -> Array:
+    """Return the peril of each event. Raises ModelError for an event that the catalogue does not have."""
+    known = catalogue["event"]
+    at = np.minimum(np.searchsorted(known, events), max(known.size - 1, 0))
+    if events.size and (not known.size or (known[at] != events).any()):
+        raise ModelError("a year-event table has an event that the catalogue does not have")
+    peril: Array = catalogue["peril"][at] if events.size else np.empty(0, np.int32)
+    return peril
 
 
 def _losses(yelt: Arrays, yet: Arrays) -> tuple[I64, F64]:
@@ -106,14 +181,54 @@ def _moments(annual: F64) -> dict[str, Array]:
     trials = annual.size
     mean = np.add.reduce(annual) / trials
     deviation = annual - mean
-    sd = math.sqrt(np.add.reduce(deviation * deviation) / (trials - 1)) if trials > 1 else math.nan
+    squares = deviation * deviation
+    sd = math.sqrt(np.add.reduce(squares) / (trials - 1)) if trials > 1 else math.nan
+    low, high = proportion_interval(int(np.count_nonzero(annual)), trials)
     return {
         "trials": np.array([trials], np.int64),
         "aal": np.array([mean], np.float64),
         "aal_se": np.array([sd / math.sqrt(trials)], np.float64),
         "sd": np.array([sd], np.float64),
+        "sd_se": np.array([_sd_error(trials, sd, float(np.add.reduce(squares * squares)) / trials)], np.float64),
         "prob_loss": np.array([np.count_nonzero(annual) / trials], np.float64),
+        "prob_loss_low": np.array([low], np.float64),
+        "prob_loss_high": np.array([high], np.float64),
     }
+
+
+def _sd_error(trials: int, sd: float, fourth: float) -> float:
+    """Return the standard error of a standard deviation (delta method): `sqrt((m4 - sd^4) / N) / (2 sd)`."""
+    if not sd > 0:
+        return math.nan if math.isnan(sd) else 0.0
+    return math.sqrt(max(fourth - sd**2 * sd**2, 0.0) / trials) / (2 * sd)
+
+
+#: Two-sided 95% of a normal law, to a double.
+NORMAL_95 = 1.959963984540054
+
+
+def proportion_interval(count: int, trials: int) -> tuple[float, float]:
+    """Return the 95% confidence limits of a probability from `count` of `trials` (Wilson 1927)."""
+    part, square = count / trials, NORMAL_95 * NORMAL_95 / trials
+    middle = (part + square / 2) / (1 + square)
+    half = math.sqrt(square * (part * (1 - part) + square / 4)) / (1 + square)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def tvar_error(falling: F64, probability: Fraction) -> float:
+    """Return the standard error of the TVaR of the worst `probability` of trials (Manistre & Hancock 2005).
+
+    `sqrt((Var(X | tail) + (1 - p) (TVaR - VaR)^2) / n)`, n trials in the tail, p their share of all. nan below two.
+    """
+    whole, _ = worst(falling.size, probability)
+    if whole < 2:
+        return math.nan
+    tail = falling[:whole]
+    mean = float(np.add.reduce(tail)) / whole
+    deviation = tail - mean
+    variance = float(np.add.reduce(deviation * deviation)) / (whole - 1)
+    beyond = mean - float(falling[whole - 1])
+    return math.sqrt((variance + float(1 - probability) * beyond * beyond) / whole)
 
 
 def worst(trials: int, probability: Fraction) -> tuple[int, float]:
@@ -156,6 +271,7 @@ def quantile(falling: F64, return_period: int) -> tuple[float, float, float, flo
     )
 
 
+@lru_cache(maxsize=256)
 def confidence_ranks(trials: int, return_period: int) -> tuple[int, int]:
     """Return the ranks, from the largest, of the upper and the lower confidence limit of a return period's loss (> 1).
 
@@ -208,6 +324,95 @@ def _tail(annual: F64, level: float) -> dict[str, Array]:
         "tail": np.array([level], np.float64),
         "var": np.array([boundary], np.float64),
         "tvar": np.array([tail_mean(falling, whole, fraction)], np.float64),
+        "tvar_se": np.array([tvar_error(falling, 1 - Fraction(str(level)))], np.float64),
         "tail_trial": trial.astype(np.int64),
         "tail_weight": np.where(above, 1.0, shared) / size,
     }
+
+
+class CompareGroupsParams(BaseModel):
+    """compare_groups has no parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@model("compare_groups", version=1, params=CompareGroupsParams)
+def compare_groups(params: CompareGroupsParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
+    """Return what groups do to the tail of the top group.
+
+    Inputs: [measure of the top group, measure of each group], gross. Output, float64 [groups]: co_tvar, the group's
+    mean annual loss in the top group's tail; marginal_tvar, the top group's TVaR less its TVaR without the group.
+    Raises ModelError for measures of different trials.
+    """
+    if not inputs:
+        raise ModelError("compare_groups takes the measure of the top group; it was given none")
+    top, *groups = inputs
+    for measured in inputs:
+        need(measured, "measure of a group", "trials", "annual_trial", "annual_loss", "tail_trial", "tail_weight")
+    total = annual_losses(top)
+    weight = tail_weights(top)
+    co_tvar, marginal = [], []
+    for measured in groups:
+        if measured["trials"][0] != top["trials"][0]:
+            raise ModelError(f"measures of {measured['trials'][0]} and of {top['trials'][0]} trials do not compare")
+        trial, loss = measured["annual_trial"], measured["annual_loss"]
+        co_tvar.append(float(np.add.reduce(loss * weight[trial])))
+        without = total.copy()
+        without[trial] -= loss
+        falling = np.sort(np.maximum(without, 0.0))[::-1]
+        marginal.append(float(top["tvar"][0]) - tail_mean(falling, *_tail_size(top)))
+    return {"co_tvar": np.array(co_tvar, np.float64), "marginal_tvar": np.array(marginal, np.float64)}
+
+
+def annual_losses(measured: Arrays) -> F64:
+    """Return the annual loss of every trial that a measure was taken of."""
+    annual = np.zeros(int(measured["trials"][0]))
+    annual[measured["annual_trial"]] = measured["annual_loss"]
+    return annual
+
+
+def tail_weights(measured: Arrays) -> F64:
+    """Return the weight of every trial in the tail of a measure."""
+    weight = np.zeros(int(measured["trials"][0]))
+    weight[measured["tail_trial"]] = measured["tail_weight"]
+    return weight
+
+
+def _tail_size(measured: Arrays) -> tuple[int, float]:
+    return worst(int(measured["trials"][0]), 1 - Fraction(str(float(measured["tail"][0]))))
+
+
+#: Trials beyond the tail that are looked at first for a TVaR without a deal, as a multiple of the tail.
+_BAND = 4
+
+
+class TailWithout:
+    """TVaR of a group without one of its members, exactly, and quickly where the member is small.
+
+    Only the worst trials matter: a trial that is not among the worst `_BAND` tails of the whole cannot be in the tail
+    of the rest, unless the member takes nearly all of these away. Then all trials are looked at.
+    """
+
+    def __init__(self, measured: Arrays) -> None:
+        self.total = annual_losses(measured)
+        self.whole, self.fraction = _tail_size(measured)
+        self.tvar = float(measured["tvar"][0])
+        wanted = min((max(self.whole, 1) + 1) * _BAND, self.total.size)
+        self.band = np.sort(np.argsort(-self.total, kind="stable")[:wanted])
+        self.place = np.full(self.total.size, -1, np.int64)
+        self.place[self.band] = np.arange(wanted)
+        self.lowest = float(self.total[self.band].min())
+
+    def marginal(self, trial: Array, loss: F64) -> float:
+        """Return TVaR less TVaR without a member that has these annual losses in these (unique) trials."""
+        at = self.place[trial]
+        inside = at >= 0
+        rest = self.total[self.band]
+        rest[at[inside]] = np.maximum(rest[at[inside]] - loss[inside], 0.0)
+        falling = np.sort(rest)[::-1]
+        needed = min(self.whole, falling.size - 1)
+        if falling[needed] < self.lowest and self.band.size < self.total.size:
+            rest = self.total.copy()
+            rest[trial] = np.maximum(rest[trial] - loss, 0.0)
+            falling = np.sort(rest)[::-1]
+        return self.tvar - tail_mean(falling, self.whole, self.fraction)

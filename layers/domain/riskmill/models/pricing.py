@@ -2,34 +2,46 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from riskmill.checks import deal_problems
 from riskmill.errors import ModelError
 from riskmill.models import kernel
+from riskmill.models.catalogue import DAYS_IN_MONTH
 from riskmill.models.contracts import (
+    EventFacts,
     annual_limit,
-    event_order_recovery,
     layer_limit,
     occurrence_limit,
     occurrence_loss,
+    recoveries,
     reinstatement_fraction,
+    reinstatement_fraction_in_time,
+    shared_limit_recoveries,
+    unexpired_part,
 )
+from riskmill.models.metrics import proportion_interval
 from riskmill.models.occurrences import (
     F64,
     I32,
+    I64,
     YetIndex,
     check_elt,
     check_yet,
     index_yet,
     largest_by_trial,
+    sum_by_trial,
     trial_starts,
     trials_of,
 )
 from riskmill.models.registry import model
+from riskmill.models.uncertainty import Sampling, largest_losses, sample_losses
 from riskmill.outputs import Array, Arrays
-from riskmill.terms import Terms
+from riskmill.terms import Amount, Share, Terms
 
 #: Columns of `layer_stats`: sums over a block's trials, so blocks add up. Recoveries are at 100% of the layer.
 #: trials; annual recovery A; its square; trials with A > 0; trials that exhaust the layer (A reaches the aggregate
@@ -46,72 +58,241 @@ PRICE_FIGURES = (
     "loss_on_line",
     "rate_on_line",
     "technical_premium",
+    "expected_loss_se",
+    "prob_attach_low",
+    "prob_attach_high",
+    "prob_exhaust_low",
+    "prob_exhaust_high",
+    "risk_load",
 )
 
 #: Sums of the same losses in another order differ by rounding; a year is left out only when it is below by more.
 _SURELY_BELOW = 1.0 - 1e-9
 
 
+class Pricing(BaseModel):
+    """Loads and expenses of technical premiums; all of them 0 leave the premium that pays for expected loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: risk load: this times the standard deviation of the layer's annual loss (Kreps 1990)
+    sd_load: Amount = 0.0
+    #: risk load: this times the layer's part of the portfolio's tail (co-TVaR)
+    cost_of_capital: Amount = 0.0
+    #: expense of each layer, an amount in the portfolio's currency
+    fixed_expense: Amount = 0.0
+    #: expense as a part of the premium, beside brokerage
+    variable_expense: Share = 0.0
+
+
+NO_LOADS = Pricing()
+
+
+class Period(BaseModel):
+    """First and last day of a contract, counted from day 0 of the trial year; either may lie outside of the year."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first: int
+    last: int
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.last < self.first:
+            raise ValueError(f"a period ends on day {self.last}, before its first day {self.first}")
+        return self
+
+
+#: A contract for the trial year, no more and no less.
+WHOLE_YEAR = Period(first=0, last=sum(DAYS_IN_MONTH) - 1)
+
+
 class PriceDealParams(BaseModel):
-    """Parameters of price_deal: the terms of the deal's layers, in the deal's order."""
+    """Parameters of price_deal: the terms of the deal's layers, in the deal's order, in the portfolio's currency.
+
+    rate: what one unit of the ELT's currency is worth in the portfolio's. period: the contract's days; occurrences on
+    other days do not count. indices: names of the industry losses that follow the YET among the inputs. sampling: how
+    secondary uncertainty is sampled; without it an event's loss is its mean.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     layers: tuple[Terms, ...] = Field(min_length=1)
+    rate: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    period: Period = WHOLE_YEAR
+    indices: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+
+    @model_validator(mode="after")
+    def _layers_fit_together(self) -> Self:
+        for number, field, problem, _ in deal_problems(self.layers):
+            raise ValueError(f"layer {number}: {field} {problem}")
+        return self
 
 
 @model("price_deal", version=1, params=PriceDealParams)
 def price_deal(params: PriceDealParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return the deal's YELT on one block of trials.
 
-    Inputs: [ELT, YET]. Output: row int32 (sorted), loss float32 (our share, all layers; above 0 only) and
-    layer_stats float64 [layers, len(LAYER_STATS)]. Losses are the ELT's means: no secondary uncertainty.
-    Raises ModelError for a bad ELT or YET, or terms that contradict each other.
+    Inputs: [ELT, YET, industry losses of each index]. Output: row int32 (sorted), loss float32 (our share, all layers;
+    above 0 only) and layer_stats float64 [layers, len(LAYER_STATS)].
+    Raises ModelError for a bad ELT or YET, or terms that contradict each other or need what the ELT does not have.
     """
-    if len(inputs) != 2:
-        raise ModelError(f"price_deal takes an ELT and a YET; it was given {len(inputs)} input(s)")
-    yet = check_yet(inputs[1])
-    done = kernel.price_deal(params.layers, inputs[0], yet)
-    if done is not None:
-        return {"row": done[0], "loss": done[1], "layer_stats": done[2]}
-    elt = check_elt(inputs[0])
-    index = index_yet(yet)
-    slots = index.slots(elt["event"])
-    # Terms are applied to events, of which there are far fewer than occurrences.
-    by_event = [occurrence_loss(terms, elt["mean"]) for terms in params.layers]
-    row = _touched_rows(params.layers, by_event, slots, index, yet)
-    at = row.astype(np.intp)
-    starts = trial_starts(yet["trial"][at])
-    # Every row here belongs to an event of the ELT, so what else the table holds is never read.
-    position = np.empty(index.begin.size, np.int64)
-    position[slots] = np.arange(slots.size)
-    event = position[index.slot_of_row[at]]
-    total = np.zeros(row.size)
+    if len(inputs) == 2 and params.sampling is None and not params.indices:
+        days = None if params.period == WHOLE_YEAR else (params.period.first, params.period.last)
+        done = kernel.price_deal(params.layers, inputs[0], check_yet(inputs[1]), rate=params.rate, days=days)
+        if done is not None:
+            return {"row": done[0], "loss": done[1], "layer_stats": done[2]}
+    deal = recover_deal(params, inputs)
+    total = np.zeros(deal.row.size)
     stats = np.zeros((len(params.layers), len(LAYER_STATS)))
-    for number, (terms, losses) in enumerate(zip(params.layers, by_event, strict=True)):
-        occurrence = losses[event]
-        recovery, annual = event_order_recovery(terms, occurrence, starts)
-        total += recovery if terms.participation == 1.0 else recovery * terms.participation
+    for number, (terms, layer) in enumerate(zip(params.layers, deal.layers, strict=True)):
+        total += layer.recovery if terms.share == 1.0 else layer.recovery * terms.share
         limit = annual_limit(terms)
         if limit < math.inf:
-            exhausted = annual >= limit
+            exhausted = layer.annual >= limit
         elif terms.occurrence_limit is not None:
-            exhausted = largest_by_trial(occurrence, starts) >= terms.occurrence_limit
+            exhausted = largest_by_trial(layer.occurrence, deal.starts) >= terms.occurrence_limit
         else:
             exhausted = np.zeros(0, np.bool_)
         stats[number] = (
-            trials_of(yet),
-            np.add.reduce(annual),
-            np.add.reduce(annual * annual),
-            np.count_nonzero(annual),
-            np.count_nonzero(exhausted & (annual > 0)) if exhausted.size else 0,
-            np.add.reduce(reinstatement_fraction(terms, annual)) if terms.reinstatements else 0.0,
+            deal.trials,
+            np.add.reduce(layer.annual),
+            np.add.reduce(layer.annual * layer.annual),
+            np.count_nonzero(layer.annual),
+            np.count_nonzero(exhausted & (layer.annual > 0)) if exhausted.size else 0,
+            np.add.reduce(_reinstated(terms, layer, deal, params.period)) if terms.reinstatements else 0.0,
         )
-    loss = total.astype(np.float32)
+    row, loss = deal.row, total.astype(np.float32)
     some = loss > 0
     if not some.all():
         row, loss = row[some], loss[some]
     return {"row": row, "loss": loss, "layer_stats": stats}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecovery:
+    """What a layer pays, at 100% of it: per occurrence before aggregate terms, after them, and per year."""
+
+    occurrence: F64
+    recovery: F64
+    annual: F64
+
+
+@dataclass(frozen=True, slots=True)
+class DealRecovery:
+    """What a deal's layers pay on the rows of a block that may reach any of them."""
+
+    trials: int
+    #: rows of the YET, sorted; their days; where each year begins among them
+    row: I32
+    day: Array
+    trial: Array
+    starts: I64
+    layers: list[LayerRecovery]
+
+
+def recover_deal(
+    params: PriceDealParams, inputs: Sequence[Arrays], only: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+) -> DealRecovery:
+    """Take a deal's losses through the terms of its layers, in inuring order. Inputs and errors as `price_deal`.
+
+    With `only` [rows of the YET] the other rows are left out; give whole years.
+    """
+    if len(inputs) != 2 + len(params.indices):
+        industry = f" and {len(params.indices)} table(s) of industry losses" if params.indices else ""
+        raise ModelError(f"price_deal takes an ELT and a YET{industry}; it was given {len(inputs)} input(s)")
+    elt, yet = check_elt(inputs[0]), check_yet(inputs[1])
+    index = index_yet(yet)
+    slots = index.slots(elt["event"])
+    mean = elt["mean"] if params.rate == 1.0 else elt["mean"] * params.rate
+    facts = _facts(elt, params, inputs[2:])
+    # Terms are applied to events, of which there are far fewer than occurrences: to their losses, or to the largest
+    # that a sample can be. All terms pay no less on a larger loss, so this finds every row that may matter.
+    largest = mean if params.sampling is None else largest_losses(elt) * params.rate
+    by_event = [occurrence_loss(terms, largest, facts) for terms in params.layers]
+    row = _touched_rows(params.layers, by_event, slots, index, yet)
+    if params.period != WHOLE_YEAR:
+        day = yet["day"][row]
+        row = row[(day >= params.period.first) & (day <= params.period.last)]
+    if only is not None:
+        row = row[only[row]]
+    at = row.astype(np.intp)
+    trial = yet["trial"][at]
+    starts = trial_starts(trial)
+    # Every row here belongs to an event of the ELT, so what else the table holds is never read.
+    position = np.empty(index.begin.size, np.int64)
+    position[slots] = np.arange(slots.size)
+    event = position[index.slot_of_row[at]]
+    priorities = sorted({terms.inuring_priority for terms in params.layers})
+    loss: F64 | None = None
+    if params.sampling is not None:
+        loss = sample_losses(params.sampling, elt, yet, row, event)
+        loss = loss if params.rate == 1.0 else loss * params.rate
+    elif len(priorities) > 1:
+        loss = mean[event]
+    layers: list[LayerRecovery | None] = [None] * len(params.layers)
+    for priority in priorities:
+        numbers = [at for at, terms in enumerate(params.layers) if terms.inuring_priority == priority]
+        occurrences = [
+            by_event[number][event] if loss is None else occurrence_loss(params.layers[number], loss, facts.at(event))
+            for number in numbers
+        ]
+        for number, layer in zip(numbers, _recovered(params.layers, numbers, occurrences, starts), strict=True):
+            layers[number] = layer
+        if priority != priorities[-1] and loss is not None:
+            inured = np.zeros(loss.size)
+            for number in numbers:
+                inured += layers[number].recovery * params.layers[number].placed_share  # type: ignore[union-attr]
+            loss = np.maximum(loss - inured, 0.0)
+    return DealRecovery(
+        trials_of(yet), row, yet["day"][at], trial, starts, [layer for layer in layers if layer is not None]
+    )
+
+
+def _recovered(
+    layers: Sequence[Terms], numbers: Sequence[int], occurrences: Sequence[F64], starts: I64
+) -> list[LayerRecovery]:
+    """Return what the layers of one inuring priority recover, limits that they share included."""
+    found = [recoveries(layers[number], loss, starts) for number, loss in zip(numbers, occurrences, strict=True)]
+    sharing: dict[str, list[int]] = {}
+    for at, number in enumerate(numbers):
+        name = layers[number].shared_limit
+        if name is not None:
+            sharing.setdefault(name, []).append(at)
+    for name, members in sharing.items():
+        limit = layers[numbers[members[0]]].shared_aggregate_limit
+        if limit is None:
+            raise ModelError(f"the layers that share the limit {name!r} state no shared aggregate limit")
+        cut = shared_limit_recoveries([found[at][0] for at in members], limit, starts)
+        for at, recovery in zip(members, cut, strict=True):
+            found[at] = recovery, sum_by_trial(recovery, starts)
+    return [LayerRecovery(loss, *paid) for loss, paid in zip(occurrences, found, strict=True)]
+
+
+def _reinstated(terms: Terms, layer: LayerRecovery, deal: DealRecovery, period: Period) -> F64:
+    """Return the reinstatement premium of each year as a fraction of the annual premium."""
+    if terms.reinstatement_basis == "amount":
+        return reinstatement_fraction(terms, layer.annual)
+    unexpired = unexpired_part(deal.day, period.first, period.last)
+    return reinstatement_fraction_in_time(terms, layer.recovery, deal.starts, unexpired)
+
+
+def _facts(elt: Arrays, params: PriceDealParams, industry: Sequence[Arrays]) -> EventFacts:
+    """Return what the ELT and the indices say of each of the ELT's events, amounts in the portfolio's currency."""
+    exposure = elt["exposure"] * params.rate if "exposure" in elt else None
+    risks = np.maximum(elt["risks"], 1.0) if "risks" in elt else None
+    losses = {name: industry_losses(table, elt["event"]) for name, table in zip(params.indices, industry, strict=True)}
+    return EventFacts(risks, exposure, losses)
+
+
+def industry_losses(table: Arrays, events: I32) -> F64:
+    """Return the industry's loss of each event by an index (arrays as an ELT); 0 for an event that it does not have."""
+    known = check_elt(table)["event"]
+    if not known.size:
+        return np.zeros(events.size)
+    at = np.minimum(np.searchsorted(known, events), known.size - 1)
+    return np.where(known[at] == events, table["mean"][at], 0.0)
 
 
 def _touched_rows(layers: Sequence[Terms], by_event: list[F64], slots: Array, index: YetIndex, yet: Arrays) -> I32:
@@ -137,23 +318,30 @@ def _touched_rows(layers: Sequence[Terms], by_event: list[F64], slots: Array, in
     return rows[trial_starts(rows)]
 
 
-def price_figures(terms: Terms, stats: F64, brokerage: float) -> F64:
+def price_figures(terms: Terms, stats: F64, brokerage: float, pricing: Pricing = NO_LOADS, co_tvar: float = 0.0) -> F64:
     """Return a layer's PRICE_FIGURES from its LAYER_STATS summed over all blocks.
 
-    Amounts are at our share (participation), in the portfolio's currency and per year:
+    Amounts are at our share (placed share x participation), in the portfolio's currency and per year:
     expected_loss = share x E[A]; sd of share x A (n - 1); prob_attach = P(A > 0); prob_exhaust;
     expected_reinstatement_premium = share x P x E[f], f being `reinstatement_fraction`;
-    loss_on_line = E[A] / L; rate_on_line = P / L; technical_premium = share x E[A] / (1 + E[f]) / (1 - brokerage),
-    before loads. nan: sd of one trial; prob_exhaust without any limit; loss and rate on line without a limit above 0;
-    technical_premium at a brokerage of 1. L is the occurrence limit, or the aggregate limit where that is smaller or
-    the only one.
+    loss_on_line = E[A] / L; rate_on_line = P / L; risk_load = sd_load x sd + cost_of_capital x co_tvar;
+    technical_premium = (expected_loss + risk_load + fixed_expense) / (1 + E[f]) / (1 - brokerage - variable_expense).
+    `co_tvar` is the layer's part of the portfolio's tail, at our share. The expected loss has its standard error,
+    probabilities have 95% limits (Wilson). nan: sd of one trial; prob_exhaust without any limit; loss and rate on line
+    without a limit above 0; technical_premium where brokerage and expense take all of it. L is the occurrence limit, or
+    the aggregate limit where that is smaller or the only one.
     """
     trials, recovery, squared, attached, exhausted, reinstated = (float(value) for value in stats)
-    share, mean, limit = terms.participation, recovery / trials, layer_limit(terms)
+    share, mean, limit = terms.share, recovery / trials, layer_limit(terms)
     fraction = reinstated / trials
     bounded = annual_limit(terms) < math.inf or occurrence_limit(terms) < math.inf
     on_line = limit if 0 < limit < math.inf else math.nan
     sd = math.sqrt(max(squared - recovery * mean, 0.0) / (trials - 1)) if trials > 1 else math.nan
+    load = pricing.sd_load * share * sd if pricing.sd_load > 0 else 0.0
+    if pricing.cost_of_capital > 0:
+        load += pricing.cost_of_capital * co_tvar
+    kept = 1 - brokerage - pricing.variable_expense
+    loaded = share * mean + (load + pricing.fixed_expense)
     return np.array(
         [
             share * mean,
@@ -163,6 +351,10 @@ def price_figures(terms: Terms, stats: F64, brokerage: float) -> F64:
             share * terms.premium * fraction,
             mean / on_line,
             terms.premium / on_line,
-            share * mean / (1 + fraction) / (1 - brokerage) if brokerage < 1 else math.nan,
+            loaded / (1 + fraction) / kept if kept > 0 else math.nan,
+            share * sd / math.sqrt(trials),
+            *proportion_interval(int(attached), int(trials)),
+            *(proportion_interval(int(exhausted), int(trials)) if bounded else (math.nan, math.nan)),
+            load,
         ]
     )

@@ -174,13 +174,23 @@ def quote_layers(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Arr
         raise ModelError(f"quote_layers takes a subject and a YET; it was given {len(inputs)} input(s)")
     check_known(params.layers)
     subject, yet = inputs
-    index: SubjectIndex = subject.derive(f"quotes.index.{id(yet)}", lambda arrays: index_subject(arrays, yet))
+    index = _index_of(subject, yet)
     taken = np.array([index.reaching(terms) for terms in params.layers], np.int64)
     stats = kernel.quote_layers(index.falling, index.rank32, taken, index.largest, params.layers, index.trials)
     if stats is None:
         rows = [_quote(terms, index, count) for terms, count in zip(params.layers, taken.tolist(), strict=True)]
         stats = np.array(rows, np.float64).reshape(-1, len(LAYER_STATS))
     return {"layer_stats": stats}
+
+
+def _index_of(subject: Arrays, yet: Arrays) -> SubjectIndex:
+    """Return the exceedance index, made once for a subject and YET in memory."""
+    made: list[tuple[Arrays, SubjectIndex]] = subject.derive("quotes.index", lambda _: [])
+    for known, index in made:
+        if known is yet:
+            return index
+    made.append((yet, index_subject(subject, yet)))
+    return made[-1][1]
 
 
 def _quote(terms: Terms, index: SubjectIndex, count: int) -> list[float]:

@@ -1,15 +1,16 @@
 """Roll losses up: the sum of a group's children, and outwards (retro) contracts on a group's losses."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from riskmill.errors import ModelError
 from riskmill.models import kernel
-from riskmill.models.contracts import event_order_recovery, occurrence_loss
+from riskmill.models.contracts import EventFacts, occurrence_loss, recoveries
 from riskmill.models.occurrences import F64, I32, check_yelt, check_yet, need, trial_starts
-from riskmill.models.pricing import LAYER_STATS
+from riskmill.models.pricing import LAYER_STATS, Period, industry_losses
 from riskmill.models.registry import model
 from riskmill.outputs import Array, Arrays
 from riskmill.terms import Terms
@@ -68,11 +69,23 @@ def _joined(arrays: Sequence[Array], empty: Array) -> Array:
 
 
 class ApplyRetroParams(BaseModel):
-    """Parameters of apply_retro: the terms of contracts with one subject; participation is the share placed."""
+    """Parameters of apply_retro: the terms of contracts with one subject; participation is the share placed.
+
+    periods: each contract's days, in the contracts' order; none stands for the whole year of all of them. indices:
+    names of the industry losses that follow the YET among the inputs.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     contracts: tuple[Terms, ...] = Field(min_length=1)
+    periods: tuple[Period, ...] = ()
+    indices: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        if self.periods and len(self.periods) != len(self.contracts):
+            raise ValueError(f"{len(self.periods)} periods of {len(self.contracts)} contracts")
+        return self
 
 
 #: Contracts that together cede this much more than the loss do so by rounding alone.
@@ -83,22 +96,28 @@ _OVER_CEDED_ROUNDING = 1e-9
 def apply_retro(params: ApplyRetroParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return a group's losses net of outwards contracts of one inuring priority, on one block.
 
-    All of them have the same subject: none inures to another's benefit. Inputs: [subject YELT, YET]. Output: row int32
-    (the subject's), loss float64 (net: subject - ceded, not below 0) and ceded float64, on the same rows. Recoveries
-    fall to occurrences in the order of events. Raises ModelError when the subject is not a YELT of this YET, or when
+    All of them have the same subject: none inures to another's benefit. Inputs: [subject YELT, YET, industry losses of
+    each index]. Output: row int32 (the subject's), loss float64 (net: subject - ceded, not below 0) and ceded float64,
+    on the same rows. Raises ModelError when the subject is not a YELT of this YET, or when
     the contracts together cede more than the loss of an occurrence.
     """
-    if len(inputs) != 2:
-        raise ModelError(f"apply_retro takes a subject and a YET; it was given {len(inputs)} input(s)")
+    if len(inputs) != 2 + len(params.indices):
+        industry = f" and {len(params.indices)} table(s) of industry losses" if params.indices else ""
+        raise ModelError(f"apply_retro takes a subject and a YET{industry}; it was given {len(inputs)} input(s)")
     yet = check_yet(inputs[1])
     subject = check_yelt(inputs[0], yet["trial"].size)
     row, loss = subject["row"].astype(np.int32, copy=False), subject["loss"].astype(np.float64, copy=False)
     ceded = np.zeros(loss.size)
-    for terms in params.contracts:
+    losses = zip(params.indices, inputs[2:], strict=True)
+    facts = EventFacts(industry={name: industry_losses(table, yet["event"][row]) for name, table in losses})
+    for number, terms in enumerate(params.contracts):
         # Only occurrences that reach the contract take part in its aggregate terms.
-        occurrence = occurrence_loss(terms, loss)
+        occurrence = occurrence_loss(terms, loss, facts)
         hit = np.flatnonzero(occurrence > 0)
-        recovery, _ = event_order_recovery(terms, occurrence[hit], trial_starts(yet["trial"][row[hit]]))
+        if params.periods:
+            day = yet["day"][row[hit]]
+            hit = hit[(day >= params.periods[number].first) & (day <= params.periods[number].last)]
+        recovery, _ = recoveries(terms, occurrence[hit], trial_starts(yet["trial"][row[hit]]))
         ceded[hit] += recovery * terms.participation
     over = np.flatnonzero(ceded > loss * (1 + _OVER_CEDED_ROUNDING))
     if over.size:
