@@ -1,4 +1,4 @@
-"""Builds the compiled kernel (layers/domain/riskmill/models/_kernel.c) with whatever C compiler there is; see kernel.py.
+"""Builds the compiled kernel (riskmill/models/_kernel.c) with whatever C compiler there is; see kernel.py beside it.
 
     python setup.py build_ext --inplace      into the source tree, as `make kernel` and an editable install do
 
@@ -73,7 +73,8 @@ class BuildKernel(build_ext):
             return
         digest = blake2b(Path(SOURCE).read_bytes().replace(b"\r\n", b"\n"), digest_size=16).hexdigest()
         target.parent.mkdir(parents=True, exist_ok=True)
-        arguments = [*FLAGS, f'-DKERNEL_SOURCE="{digest}"', "-I", sysconfig.get_path("include"), SOURCE, "-o", str(target)]
+        defined = [f'-DKERNEL_SOURCE="{digest}"', "-I", sysconfig.get_path("include")]
+        arguments = [*FLAGS, *defined, SOURCE, "-o", str(target)]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             target.unlink(missing_ok=True)

@@ -37,6 +37,7 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 #: Bits of an occurrence's row and of its place within its year; the events of an ELT have the other 64 - 48 or more.
 _KEY_BITS = 48
 
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """What the models compute with: `name` is `compiled` or `numpy`, `why` says why it is numpy."""
@@ -60,11 +61,17 @@ def _load(choice: str) -> Kernel:
     except ImportError as error:
         return Kernel("numpy", f"the compiled kernel does not load: {error}", None)
     source = folder / "_kernel.c"
-    if source.is_file() and source_digest(source.read_bytes()) != module.SOURCE:
-        return Kernel("numpy", "the compiled kernel was built from another source; build it again", None)
+    why = refusal(module, source.read_bytes() if source.is_file() else None)
+    return Kernel("numpy", why, None) if why else Kernel("compiled", "", module)
+
+
+def refusal(module: Any, source: bytes | None) -> str:
+    """Return why a compiled kernel is not trusted, or nothing; `source` is the one beside it, if there is one."""
+    if source is not None and source_digest(source) != module.SOURCE:
+        return "the compiled kernel was built from another source; build it again"
     if not _adds_as_numpy(module):
-        return Kernel("numpy", "the compiled kernel does not add as numpy does", None)
-    return Kernel("compiled", "", module)
+        return "the compiled kernel does not add as numpy does"
+    return ""
 
 
 def source_digest(source: bytes) -> str:
@@ -81,7 +88,9 @@ def _adds_as_numpy(module: Any) -> bool:
         if module.sums(part) != (np.add.reduce(part), np.add.reduceat(part, [0])[0]):
             return False
     third = 1.0 / 3.0
-    return bool(module.multiply_add(third, 3.1, -1.0) == third * 3.1 - 1.0 and module.multiply_add(5e-324, 1.0, 0.0) > 0)
+    return bool(
+        module.multiply_add(third, 3.1, -1.0) == third * 3.1 - 1.0 and module.multiply_add(5e-324, 1.0, 0.0) > 0
+    )
 
 
 KERNEL = _load(os.environ.get(CHOICE, ""))

@@ -96,11 +96,11 @@ def quote_deal(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Array
         annual = annual_recovery(terms, total[years])
         exhausted = 0
         if annual_limit(terms) < math.inf:
-            exhausted = np.count_nonzero(annual >= annual_limit(terms)) if annual_limit(terms) > 0 else 0
+            exhausted = int(np.count_nonzero(annual >= annual_limit(terms))) if annual_limit(terms) > 0 else 0
         elif terms.occurrence_limit is not None:
             whole = np.zeros(trials, np.bool_)
             whole[trial[occurrence >= terms.occurrence_limit]] = True
-            exhausted = np.count_nonzero(whole[years] & (annual > 0))
+            exhausted = int(np.count_nonzero(whole[years] & (annual > 0)))
         stats.append(annual_stats(terms, annual, trials, exhausted))
     return {"layer_stats": np.array(stats, np.float64).reshape(-1, len(LAYER_STATS))}
 
@@ -112,7 +112,8 @@ def _years(trial: I64, trials: int) -> I64:
     number = np.arange(trial.size, dtype=np.uint16 if trial.size <= 1 << 16 else np.int32)
     last = np.empty(trials, number.dtype)
     last[trial] = number
-    return trial[last[trial] == number]
+    years: I64 = trial[last[trial] == number]
+    return years
 
 
 def _trial_of_occurrence(yet: Arrays) -> I32:
@@ -198,8 +199,8 @@ def _quote(terms: Terms, index: SubjectIndex, count: int) -> list[float]:
     annual = annual_recovery(terms, total)
     exhausted = 0
     if annual_limit(terms) < math.inf:
-        exhausted = np.count_nonzero(annual >= annual_limit(terms)) if annual_limit(terms) > 0 else 0
+        exhausted = int(np.count_nonzero(annual >= annual_limit(terms))) if annual_limit(terms) > 0 else 0
     elif terms.occurrence_limit is not None:
         largest = occurrence_loss(terms, index.largest[: annual.size])
-        exhausted = np.count_nonzero((largest >= occurrence_limit(terms)) & (annual > 0))
+        exhausted = int(np.count_nonzero((largest >= occurrence_limit(terms)) & (annual > 0)))
     return annual_stats(terms, annual, index.trials, exhausted)
