@@ -67,7 +67,7 @@ lock: .tools/.stamp ## compile the hash-locked requirement files (UPGRADE=1 for 
 	$(COMPILE) requirements/layer.in -c requirements/dev.txt -o layers/dependencies/requirements.txt
 
 clean: ## remove what can be made again, but the environments
-	rm -f layers/domain/riskmill/models/_kernel.*.so
+	rm -f layers/domain/riskmill/models/_kernel.*.bin
 	rm -rf .aws-sam build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.tools/*' -exec rm -rf {} +
 

@@ -32,6 +32,11 @@ ARCHITECTURES = ("x86_64", "aarch64")
 OWN = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
 
 
+def file_name(architecture: str) -> str:
+    """Return the name of a build."""
+    return f"_kernel.{sys.platform}-{architecture}.bin"
+
+
 def compiler(architecture: str) -> list[str] | None:
     """Return the command of a C compiler for an architecture, or None."""
     named = os.environ.get(f"RISKMILL_CC_{architecture.upper()}")
@@ -48,21 +53,23 @@ def compiler(architecture: str) -> list[str] | None:
 class BuildKernel(build_ext):
     """Compiles the kernel for this platform, and in place for other Linux architectures that can be compiled for."""
 
+    def get_ext_filename(self, fullname: str) -> str:
+        """Name the build for its platform, as kernel.py looks for it."""
+        return str(Path(*fullname.split(".")).with_name(file_name(OWN)))
+
     def build_extension(self, ext: Extension) -> None:
         """Compile for this platform, or say why not: a package without the kernel works."""
         self.compile(OWN, Path(self.get_ext_fullpath(ext.name)))
 
     def copy_extensions_to_source(self) -> None:
         """Put the build beside its source, and those for other architectures that can be compiled for."""
-        for ext in self.extensions:
-            built = Path(self.build_lib) / self.get_ext_filename(ext.name)
-            name, target = built.name, Path(SOURCE).with_name(built.name)
-            target.unlink(missing_ok=True)
-            if built.exists():
-                shutil.copy2(built, target)
-            for architecture in ARCHITECTURES:
-                if sys.platform == "linux" and OWN in ARCHITECTURES and architecture != OWN:
-                    self.compile(architecture, target.with_name(name.replace(OWN, architecture)))
+        built, folder = Path(self.build_lib) / self.get_ext_filename("riskmill.models._kernel"), Path(SOURCE).parent
+        (folder / built.name).unlink(missing_ok=True)
+        if built.exists():
+            shutil.copy2(built, folder / built.name)
+        for architecture in ARCHITECTURES:
+            if sys.platform == "linux" and architecture != OWN:
+                self.compile(architecture, folder / file_name(architecture))
 
     def compile(self, architecture: str, target: Path) -> None:
         """Compile for one architecture; a stale build is removed first, so that none is left when this fails."""

@@ -4,19 +4,22 @@
 depends on it, and it is the only thing in the environment that the domain reads. Numpy is the reference and does
 whatever the kernel declines: every function here returns None then, and the caller goes on in numpy.
 
-`python setup.py build_ext --inplace` (or `make kernel`) builds `_kernel.c` beside this file; each build is named for its
-platform, so one folder can carry several and each machine takes its own.
+`make kernel` (python setup.py build_ext --inplace) builds `_kernel.c` beside this file. Each build is named for its
+platform, so one folder carries several and each machine takes its own; and not `.so`, because `sam build` leaves out
+files with that name.
 """
 
-import importlib
 import math
 import os
+import platform
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.machinery import ExtensionFileLoader
 from importlib.resources import files
+from importlib.util import module_from_spec, spec_from_loader
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,10 @@ from riskmill.terms import Terms
 
 #: Environment variable: `numpy` or `compiled`.
 CHOICE = "RISKMILL_KERNEL"
+
+#: The build for this platform; setup.py names it so.
+MACHINE = {"arm64": "aarch64", "AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+FILE = f"_kernel.{sys.platform}-{MACHINE}.bin"
 
 #: Sums of LAYER_STATS, see pricing.
 _STATS = 6
@@ -54,10 +61,13 @@ def _load(choice: str) -> Kernel:
     if choice == "numpy":
         return Kernel("numpy", f"{CHOICE}=numpy", None)
     folder = files("riskmill.models")
-    if not any((folder / f"_kernel{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
-        return Kernel("numpy", "none was built for this platform", None)
+    built = folder / FILE
+    if not built.is_file():
+        return Kernel("numpy", f"no {FILE} was built", None)
+    loader = ExtensionFileLoader("riskmill.models._kernel", str(built))
     try:
-        module = importlib.import_module("riskmill.models._kernel")
+        module = module_from_spec(spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
+        loader.exec_module(module)
     except ImportError as error:
         return Kernel("numpy", f"the compiled kernel does not load: {error}", None)
     source = folder / "_kernel.c"
