@@ -35,6 +35,8 @@
 #define PREFETCH(address) ((void)(address))
 #endif
 #define RADIX_BITS 11
+/* Losses that go through the occurrence terms at once. */
+#define CHUNK 512
 /* Memory that is kept from one call to the next. */
 #define ARENA_KEPT ((size_t)256 << 20)
 
@@ -521,12 +523,18 @@ static int64_t quote_layers(const double *falling, const int32_t *rank, const in
     for (int64_t l = 0; l < n_layers; l++) {
         const layer_t t = layers[l];
         int64_t years = 0, count = taken[l], exhausted = 0;
-        for (int64_t i = 0; i < count; i++) {
-            double x = occurrence_loss(&t, falling[i]);
-            if (rank[i] == years)
-                annual[years++] = 0.0 + x;
-            else
-                annual[rank[i]] += x;
+        for (int64_t from = 0; from < count; from += CHUNK) {
+            int64_t size = count - from < CHUNK ? count - from : CHUNK;
+            double x[CHUNK];
+            for (int64_t i = 0; i < size; i++)
+                x[i] = occurrence_loss(&t, falling[from + i]);
+            for (int64_t i = 0; i < size; i++) {
+                int64_t year = rank[from + i];
+                /* A trial that is seen for the first time has the next number. */
+                double before = year == years ? 0.0 : annual[year];
+                years += year == years;
+                annual[year] = before + x[i];
+            }
         }
         for (int64_t y = 0; y < years; y++)
             annual[y] = annual_recovery(&t, annual[y]);

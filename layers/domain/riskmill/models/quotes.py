@@ -132,6 +132,8 @@ class SubjectIndex:
     are then the first ones, without gaps.
     """
 
+    #: no loss below this is in the index: what no layer reaches need not be sorted
+    least: float
     #: losses from the largest; equal ones in the order of time
     falling: F64
     #: number of each loss's trial
@@ -141,42 +143,44 @@ class SubjectIndex:
     largest: F64
     trials: int
 
-    def reaching(self, terms: Terms) -> int:
-        """Return how many of the losses may bring something to the layer: all of those that do, hardly any others."""
-        if terms.ceded_share == 0.0:
-            return 0
-        least = terms.occurrence_retention / terms.ceded_share * (1.0 - 1e-12)
-        return int(self.falling.size - np.searchsorted(self.falling[::-1], least, side="right"))
+
+def least_loss(terms: Terms) -> float:
+    """Return a loss below which none brings anything to the layer; hardly any above it bring nothing."""
+    if terms.ceded_share == 0.0:
+        return math.inf
+    return terms.occurrence_retention / terms.ceded_share * (1.0 - 1e-12)
 
 
-def index_subject(subject: Arrays, yet: Arrays) -> SubjectIndex:
-    """Return the exceedance index of a YELT. Raises ModelError when it is not a YELT of this YET."""
+def index_subject(subject: Arrays, yet: Arrays, least: float) -> SubjectIndex:
+    """Return the exceedance index of a YELT's losses above `least`. Raises ModelError for what is no YELT of the YET."""
     check_yet(yet)
     check_yelt(subject, yet["trial"].size)
-    loss = subject["loss"].astype(np.float64)
+    above = np.flatnonzero(subject["loss"] > least)
+    loss = subject["loss"][above].astype(np.float64)
     order = np.argsort(-loss, kind="stable")
-    falling, trial = loss[order], yet["trial"][subject["row"][order]]
+    falling, trial = loss[order], yet["trial"][subject["row"][above[order]]]
     _, first, number = np.unique(trial, return_index=True, return_inverse=True)
     by_size = np.argsort(first)
     rank_of = np.empty(first.size, np.int64)
     rank_of[by_size] = np.arange(first.size)
     rank = rank_of[number]
-    return SubjectIndex(falling, rank, rank.astype(np.int32), falling[first[by_size]], trials_of(yet))
+    return SubjectIndex(least, falling, rank, rank.astype(np.int32), falling[first[by_size]], trials_of(yet))
 
 
 @model("quote_layers", version=1, params=QuoteParams)
 def quote_layers(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return layer_stats float64 [layers, len(LAYER_STATS)] of many layers, each on the same subject by itself.
 
-    Inputs: [subject YELT, YET]. The subject's losses are sorted once (memory: 24 bytes a row). Raises ModelError for a
+    Inputs: [subject YELT, YET]. The subject's losses that reach the lowest layer are sorted once (24 bytes each). Raises ModelError for a
     bad subject or YET or for terms that need more than the layer's own annual losses.
     """
     if len(inputs) != 2:
         raise ModelError(f"quote_layers takes a subject and a YET; it was given {len(inputs)} input(s)")
     check_known(params.layers)
     subject, yet = inputs
-    index = _index_of(subject, yet)
-    taken = np.array([index.reaching(terms) for terms in params.layers], np.int64)
+    least = np.array([least_loss(terms) for terms in params.layers])
+    index = _index_of(subject, yet, float(least.min()))
+    taken = index.falling.size - np.searchsorted(index.falling[::-1], least, side="right").astype(np.int64)
     stats = kernel.quote_layers(index.falling, index.rank32, taken, index.largest, params.layers, index.trials)
     if stats is None:
         rows = [_quote(terms, index, count) for terms, count in zip(params.layers, taken.tolist(), strict=True)]
@@ -184,14 +188,12 @@ def quote_layers(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Arr
     return {"layer_stats": stats}
 
 
-def _index_of(subject: Arrays, yet: Arrays) -> SubjectIndex:
-    """Return the exceedance index, made once for a subject and YET in memory."""
+def _index_of(subject: Arrays, yet: Arrays, least: float) -> SubjectIndex:
+    """Return an index that reaches down to `least`: the one in memory, made anew where it does not."""
     made: list[tuple[Arrays, SubjectIndex]] = subject.derive("quotes.index", lambda _: [])
-    for known, index in made:
-        if known is yet:
-            return index
-    made.append((yet, index_subject(subject, yet)))
-    return made[-1][1]
+    if not made or made[0][0] is not yet or made[0][1].least > least:
+        made[:] = [(yet, index_subject(subject, yet, least))]
+    return made[0][1]
 
 
 def _quote(terms: Terms, index: SubjectIndex, count: int) -> list[float]:
