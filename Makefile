@@ -64,6 +64,7 @@ lock: .tools/.stamp ## compile the hash-locked requirement files (UPGRADE=1 for 
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
+	$(COMPILE) requirements/peers-engine.in -o requirements/peers-engine.txt
 	$(COMPILE) requirements/layer.in -c requirements/dev.txt -o layers/dependencies/requirements.txt
 
 clean: ## remove what can be made again, but the environments
