@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from common import machine
 
 from riskmill.models.registry import run_model
 from riskmill.outputs import Arrays, decode, encode
@@ -56,7 +57,7 @@ def cpu_seconds(cloud: Cloud) -> float:
 
 
 def change_one_deal(prepared: PreparedPortfolio) -> PreparedPortfolio:
-    """Return the portfolio with a tenth more participation on the first layer of its middle deal."""
+    """Return the portfolio with a tenth less participation on the first layer of its middle deal."""
     document = json.loads(prepared.portfolio.to_json())
     terms = document["deals"][len(document["deals"]) // 2]["layers"][0]["terms"]
     terms["participation"] = terms["participation"] * 0.9
@@ -128,8 +129,8 @@ def measure(size: str) -> dict[str, Any]:
     direct_s = direct(prepared)
     limit_s = direct_s / cores
     return {
+        "machine": machine(),
         "size": size,
-        "cores": cores,
         "deals": len(prepared.portfolio.deals),
         "layers": sum(len(deal.layers) for deal in prepared.portfolio.deals),
         "trials": prepared.portfolio.trials,
@@ -161,9 +162,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(figures, indent=2))
         return
-    print(
-        f"{figures['deals']:,} deals, {figures['jobs']:,} jobs, {figures['trials']:,} trials, {figures['cores']} cores"
-    )
+    size = f"{figures['deals']:,} deals, {figures['jobs']:,} jobs, {figures['trials']:,} trials"
+    print(f"{size}, {figures['machine']['cores']} cores")
     for name in ("first_s", "unchanged_s", "one_deal_changed_s"):
         aim = f"  (aim {figures['aims_s'][name]} s)" if figures["aims_s"] else ""
         print(f"{name:<20} {figures[name]:>8.2f} s{aim}")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 
 from riskmill.errors import RiskmillError
 from riskmill_cli.main import local_parameters, new_run_id, run_rollup, write_report
@@ -31,7 +32,7 @@ def run_demo(*, keep: bool, out: Path) -> None:
         deployment = connect("local", cloud.stack_name)
         run = run_rollup(deployment, str(folder), {}, run_id=new_run_id(), wait=True, quiet=False)
         if run["status"] != "SUCCEEDED":
-            console.print(f"[red]{run['status']}[/] {run.get('error', '')}")
+            console.print(f"[red]{run['status']}[/] {escape(run.get('error', ''))}")
             raise typer.Exit(1)
         print_summary(deployment.summary(run["run_id"]), console)
         path = write_report(deployment, run["run_id"], out)

@@ -1,6 +1,6 @@
 """The `riskmill` command: validate, upload and roll up portfolios, and look at runs and their results.
 
-The same commands work against the embedded cloud, LocalStack or AWS. With --json standard output is one JSON value.
+The same commands work against the embedded cloud and AWS. With --json standard output is one JSON value.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from riskmill import __version__
@@ -31,9 +32,6 @@ Stack = Annotated[str, typer.Option(envvar="RISKMILL_STACK", help="name of the C
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value to standard output")]
 
 STACK = "riskmill"
-
-#: Statuses in which a run has results.
-WITH_RESULTS = ("SUCCEEDED", "SUCCEEDED_WITH_GAPS")
 
 
 @app.command()
@@ -123,23 +121,31 @@ def validate(folder: Folder, as_json: Json = False) -> None:
             emit(facts)
         else:
             console.print(
-                f"[green]✓[/] {portfolio.name}: {len(portfolio.deals):,} deals, "
+                f"[green]✓[/] {escape(portfolio.name)}: {len(portfolio.deals):,} deals, "
                 f"{sum(len(deal.layers) for deal in portfolio.deals):,} layers, {portfolio.trials:,} trials; no fault"
             )
 
 
-def _upload(deployment: Deployment, folder: Path) -> Uploaded:
+def _upload(deployment: Deployment, folder: Path, *, check: bool = False) -> Uploaded:
     from riskmill_cli.portfolio_folder import read_folder
 
     prepared = read_folder(folder)
-    return deployment.upload(prepared.portfolio.key, prepared.portfolio.to_json(), prepared.objects)
+    return deployment.upload(prepared.portfolio.key, prepared.portfolio.to_json(), prepared.objects, check=check)
 
 
 @app.command()
-def upload(folder: Folder, cloud: Cloud = "auto", stack: Stack = STACK, as_json: Json = False) -> None:
+def upload(
+    folder: Folder,
+    cloud: Cloud = "auto",
+    stack: Stack = STACK,
+    check: Annotated[
+        bool, typer.Option(help="look for every object, though the portfolio was uploaded before")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Validate a portfolio and upload what changed of it."""
     with told(as_json):
-        done = _upload(connect(cloud, stack), folder)
+        done = _upload(connect(cloud, stack), folder, check=check)
         facts = {"portfolio": done.portfolio, "objects": done.objects, "uploaded": done.new, "bytes": done.bytes}
         if as_json:
             emit(facts)
@@ -185,7 +191,7 @@ def rollup(
             emit(run)
         elif not wait:
             console.print(f"run {run['run_id']} started: `riskmill status {run['run_id']}`")
-        elif run["status"] in WITH_RESULTS:
+        elif run["status"] == "SUCCEEDED":
             _say_how_it_went(deployment, run)
         if run["status"] in ("FAILED", "CANCELLED"):
             _say_failure(run)
@@ -240,7 +246,7 @@ def _say_how_it_went(deployment: Deployment, run: Mapping[str, Any]) -> None:
 
 
 def _say_failure(run: Mapping[str, Any]) -> None:
-    console.print(f"[red]{run['status'].lower()}[/] {run.get('error', '')}".rstrip(), markup=True)
+    console.print(f"[red]{run['status'].lower()}[/] {escape(run.get('error', ''))}".rstrip())
     console.print(f"`riskmill status {run['run_id']}` lists what was not made")
 
 
@@ -293,16 +299,25 @@ def runs(
             seconds = f"{run['ended'] - run['started']:.1f}" if "ended" in run else ""
             numbers = (f"{run[name]:,}" if name in run else "" for name in ("jobs", "cached", "computed"))
             started = f"{datetime.fromtimestamp(run['started'], UTC):%Y-%m-%d %H:%M:%S}"
-            table.add_row(run["run_id"], run.get("name", ""), run["status"], started, seconds, *numbers)
+            table.add_row(run["run_id"], escape(run.get("name", "")), run["status"], started, seconds, *numbers)
         console.print(table)
 
 
 @app.command()
-def cancel(run_id: RunId = None, cloud: Cloud = "auto", stack: Stack = STACK, as_json: Json = False) -> None:
+def cancel(
+    run_id: RunId = None,
+    cloud: Cloud = "auto",
+    stack: Stack = STACK,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    as_json: Json = False,
+) -> None:
     """Stop a run, wait for its batches, and mark every job that it did not finish."""
     with told(as_json):
         deployment = connect(cloud, stack)
-        run_id = run_id or deployment.latest_run()
+        if run_id is None:
+            run_id = deployment.latest_run()  # it may be somebody else's
+            if not yes and (as_json or not typer.confirm(f"Stop run {run_id} of stack {stack}?", err=True)):
+                raise RiskmillError("no run stopped: name it, or say --yes for the latest")
         unfinished = deployment.cancel(run_id)
         if as_json:
             emit({"run_id": run_id, "unfinished": unfinished})
@@ -324,7 +339,10 @@ def results(
     with told(as_json):
         deployment = connect(cloud, stack)
         summary = deployment.summary(run_id or deployment.latest_run())
-        files = write_tables(summary, out)
+        try:
+            files = write_tables(summary, out)
+        except OSError as error:
+            raise RiskmillError(f"{error.filename or out}: {error.strerror}") from error
         if as_json:
             emit({"run_id": summary.run.run_id, "files": [str(path) for path in files]})
             return

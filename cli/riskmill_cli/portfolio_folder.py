@@ -39,6 +39,7 @@ from riskmill.checks import (
 )
 from riskmill.errors import ModelError, PortfolioInvalid
 from riskmill.jobs import content_key
+from riskmill.model_faults import faults_of
 from riskmill.models.catalogue import FREQUENCIES, count_table
 from riskmill.outputs import Array, encode
 from riskmill.portfolio import (
@@ -46,7 +47,6 @@ from riskmill.portfolio import (
     Portfolio,
     allowed_currencies,
     contract_days_problems,
-    faults_of,
     no_index,
 )
 from riskmill.portfolio_tables import (
@@ -131,7 +131,7 @@ def _read_head(folder: Path, faults: FaultList) -> PortfolioFile | None:
     try:
         head = PortfolioFile.model_validate_json(data)
     except ValidationError as error:
-        for fault in faults_of(error, HEAD):
+        for fault in faults_of(error, HEAD, PortfolioFile):
             at = _JSON_PLACE.search(fault.problem)
             if at is None:
                 faults.add(HEAD, fault.field, fault.problem, fault.allowed)
@@ -192,10 +192,25 @@ class _Reader:
     def _ids(self, table: str, column: str) -> set[str] | None:
         """Return the ids of a table, or None when they could not be read, all of them."""
         texts = self._texts(table, column)
+        if texts is None or not self._complete(table, column):
+            return None
+        return {texts.values[code] for code in np.unique(texts.codes)}
+
+    def _complete(self, table: str, *columns: str) -> bool:
+        """Tell whether every row of a table and every cell of these required columns could be read.
+
+        If not, nothing can be said to be missing from them: it may be what the faulty cell was meant to be.
+        """
+        cells = self.tables.get(table)
         return (
-            None
-            if texts is None or not self.tables[table].sheet.whole
-            else {texts.values[code] for code in np.unique(texts.codes) if code >= 0}
+            cells is not None
+            and cells.sheet.whole
+            and all(
+                bool(cells.numbers[name].ok.all())
+                if name in cells.numbers
+                else name in cells.texts and bool((cells.texts[name].codes >= 0).all())
+                for name in columns
+            )
         )
 
     def _unique(self, name: str, cells: Cells) -> None:
@@ -241,7 +256,7 @@ class _Reader:
                     f"{key} of {target}",
                 )
         events = self.tables.get("events")
-        if events is None or "event_id" not in events.numbers or not events.sheet.whole:
+        if events is None or not self._complete("events", "event_id"):
             return
         catalogue = events.numbers["event_id"]
         for table in ("elts", "industry_losses"):
@@ -504,7 +519,12 @@ class _Reader:
                 lambda row: f"{shown(currencies.at(row))} is not a currency code",
                 "a code of ISO 4217 such as USD",
             )
-        if currencies is None or days is None or numbers is None or not rates.sheet.whole:
+        if (
+            currencies is None
+            or days is None
+            or numbers is None
+            or not self._complete("rates", "currency", "date", "rate")
+        ):
             return None
         rows = zip(days.rows(), currencies.rows(), numbers.values.tolist(), strict=True)
         dated = sorted((day, code, rate) for day, code, rate in rows if day is not None and code is not None)
@@ -541,11 +561,11 @@ class _Reader:
             self._group_names(groups, names)
         deals, deal_ids = self.tables.get("deals"), self._texts("deals", "deal_id")
         known: dict[str, int] = {}
-        if deals is None or deal_ids is None or not deals.sheet.whole:
+        if not self._complete("deals", "deal_id"):
             known |= {deal: -1 for of in members.values() for deal in of.deals}
         if deal_ids is not None:
             known |= {deal: row for row, deal in reversed([*enumerate(deal_ids.rows())]) if deal is not None}
-        if self.head is None or not groups.sheet.whole:
+        if self.head is None or not self._complete("groups", "group_id", "member_type", "member_id"):
             return
         for fault in graph_faults(self.head.group, members, known):
             place = fault.place
@@ -610,7 +630,7 @@ class _Reader:
             return PreparedPortfolio(Portfolio.model_validate(document), objects)
         except ValidationError as error:
             # no folder is known that passes the checks above and not these; if there is one, its user gets the faults
-            raise FolderInvalid([*faults_of(error, "portfolio")]) from error
+            raise FolderInvalid([*faults_of(error, "portfolio", Portfolio)]) from error
 
     def _encode_elts(self, objects: dict[str, bytes]) -> dict[str, str]:
         """Encode the ELTs that deals use into `objects`; return each one's key by its id."""

@@ -51,7 +51,7 @@ _LAYER_COLUMNS = (
     "premium",
     "limit",
 )
-_STATUS = {"SUCCEEDED": "Complete", "SUCCEEDED_WITH_GAPS": "Complete, with gaps", "FAILED": "Failed"}
+_STATUS = {"SUCCEEDED": "Complete", "FAILED": "Failed"}
 #: a list longer than this is no help on a page; the run's error file has them all
 _FAILURES_SHOWN = 200
 #: return periods of the chart's curves, with one step of 5% beyond either end of its axis

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.markup import escape
 
 from riskmill.aws.deployment import Deployment
 from riskmill.errors import PortfolioInvalid, RiskmillError
@@ -49,7 +50,7 @@ def connect(cloud: CloudName, stack: str) -> Deployment:
     """Return the deployment to talk to.
 
     `auto` takes the embedded cloud if it is up and AWS_ENDPOINT_URL is not set, else whatever the AWS configuration
-    says (an endpoint such as LocalStack's, or AWS itself).
+    says (an endpoint in AWS_ENDPOINT_URL, or AWS itself).
     """
     if cloud == "local" or (cloud == "auto" and "AWS_ENDPOINT_URL" not in os.environ):
         from riskmill_local.cloud import status
@@ -77,7 +78,7 @@ def told(as_json: bool) -> Iterator[None]:
         if as_json:
             emit({"error": "PortfolioInvalid", "faults": error.faults})
         for fault in error.faults[:FAULTS_SHOWN]:
-            console.print(f"[red]✗[/] {_plain(fault)}")
+            console.print(f"[red]✗[/] {escape(fault)}")
         if len(error.faults) > FAULTS_SHOWN:
             console.print(f"… and {len(error.faults) - FAULTS_SHOWN} more (--json lists all)")
         console.print(f"[red]{len(error.faults)} fault(s)[/]; nothing was uploaded")
@@ -85,15 +86,10 @@ def told(as_json: bool) -> Iterator[None]:
     except (RiskmillError, BotoCoreError, ClientError) as error:
         if as_json:
             emit({"error": type(error).__name__, "message": str(error)})
-        console.print(f"[red]error:[/] {_plain(str(error))}")
+        console.print(f"[red]error:[/] {escape(str(error))}")
         raise typer.Exit(FAILED) from error
-
-
-def _plain(text: str) -> str:
-    """Return text that rich prints as it is: ids may hold square brackets."""
-    return text.replace("[", r"\[")
 
 
 def phases(as_json: bool) -> Callable[[str], None]:
     """Return what reports phases of a long command on the terminal."""
-    return (lambda _: None) if as_json else (lambda words: console.print(f"[dim]· {_plain(words)}[/]"))
+    return (lambda _: None) if as_json else (lambda words: console.print(f"[dim]· {escape(words)}[/]"))

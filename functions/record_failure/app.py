@@ -14,9 +14,9 @@ from riskmill.observability import logger, metrics, tracer
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Take {run_id, error: {Error, Cause}}; return {error, cause} for the state machine to fail with."""
+    """Take {run_id, error: {Error, Cause}}; return {error, cause} for the state machine to fail with, and if noted."""
     run_id, error = require(event, "run_id", "error")
     ended = steps().finish_failed(run_id, error.get("Error", "Unknown"), error.get("Cause", ""))
-    metrics.add_metric("runs_failed", MetricUnit.Count, 1)
+    metrics.add_metric("runs_failed", MetricUnit.Count, int(ended["noted"]))  # EventBridge reports the end again
     logger.error("run failed", extra=ended)
     return ended

@@ -116,7 +116,7 @@ def up(
 ) -> Cloud:
     """Bring a cloud up, or the running one up to date; returns when the stack is deployed.
 
-    Template parameters: Target=local, RedisHost and RedisPort are given, `parameters` adds to them; as in
+    Template parameters: Target=local is given, `parameters` adds to it; as in
     CloudFormation, one that was given once keeps its value until it is given again, or the cloud is down. `build=False`
     deploys what was built before. `on_phase` is told what starts, in words. Raises StartError or DeployError, each with
     a message that says what to do; the servers then stay up for a look at them.
@@ -134,7 +134,7 @@ def up(
         if not building.done():
             on_phase("building (sam build)")
         building.result()
-        given = {"Target": "local", "RedisHost": cloud.redis_host, "RedisPort": str(cloud.redis_port)}
+        given = {"Target": "local"}
         wanted = cloud.parameters | given | (parameters or {})
         digest = deploy.deployment_digest(sources, stack_name, wanted)
         outputs = cloud.outputs

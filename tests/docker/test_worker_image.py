@@ -88,7 +88,7 @@ def filled(endpoint: str) -> Account:
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
         KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in names.items()],
     )
-    run = {"pk": {"S": "runs"}, "sk": {"S": "run-1"}, "cancelled": {"BOOL": False}}
+    run = {"pk": {"S": "runs"}, "sk": {"S": "run-1"}, "cancelled": {"BOOL": False}, "status": {"S": "RUNNING"}}
     bare.client("dynamodb").put_item(TableName="control", Item=run)
     queue = bare.client("sqs").create_queue(QueueName="batches")["QueueUrl"]
     return Account(endpoint, queue, item, job)

@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from riskmill.jobs import object_name
+from riskmill_cli.portfolio_folder import read_folder
 from riskmill_local.cloud import Cloud
 from rollup_cloud import fresh_seed
 from unit.portfolio_fixtures import write_tiny_portfolio
@@ -101,6 +103,20 @@ def test_an_endpoint_that_does_not_answer_is_one_clear_error(tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+def test_names_with_brackets_are_shown_as_they_are(tmp_path: Path, folder: Path) -> None:
+    """Square brackets are markup to the terminal library, and a name may hold them."""
+    head = json.loads((folder / "portfolio.json").read_text())
+    (folder / "portfolio.json").write_text(json.dumps(head | {"name": "Book [/2024] [red]\\"}))
+    done = riskmill(None, tmp_path, "validate", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "Book [/2024] [red]\\" in done.stderr
+    head.pop("name")
+    (folder / "portfolio.json").write_text(json.dumps(head | {"[/x]": 1}))
+    refused = riskmill(None, tmp_path, "validate", str(folder))
+    assert refused.returncode == 2
+    assert "[/x]" in refused.stderr
+
+
 @pytest.mark.cloud
 def test_an_upload_sends_only_what_changed(cloud: Cloud, tmp_path: Path, folder: Path) -> None:
     answer(riskmill(cloud, tmp_path, "upload", str(folder), "--json"))
@@ -110,7 +126,12 @@ def test_an_upload_sends_only_what_changed(cloud: Cloud, tmp_path: Path, folder:
     changed = elts[1].split(",")
     changed[2] = str(float(changed[2]) + fresh_seed() % 1000 / 1000)
     (folder / "elts.csv").write_text("\n".join([elts[0], ",".join(changed), *elts[2:]]) + "\n")
-    assert answer(riskmill(cloud, tmp_path, "upload", str(folder), "--json"))["uploaded"] == 1
+    changed_upload = answer(riskmill(cloud, tmp_path, "upload", str(folder), "--json"))
+    assert changed_upload["uploaded"] == 1
+    lost = object_name(f"i:{read_folder(folder).portfolio.deals[0].elt}")
+    cloud.client("s3").delete_object(Bucket=cloud.outputs["DataBucketName"], Key=lost)
+    assert answer(riskmill(cloud, tmp_path, "upload", str(folder), "--json"))["uploaded"] == 0
+    assert answer(riskmill(cloud, tmp_path, "upload", str(folder), "--check", "--json"))["uploaded"] == 1
 
 
 @pytest.mark.cloud
@@ -136,6 +157,21 @@ def test_a_rollup_is_followed_listed_and_its_results_and_report_fetched(
     again = riskmill(cloud, tmp_path, "rollup", str(folder))
     assert again.returncode == 0
     assert "0 computed" in again.stderr
+
+
+@pytest.mark.cloud
+def test_results_that_cannot_be_written_and_a_cancel_of_nothing_named_are_clear_errors(
+    cloud: Cloud, tmp_path: Path, folder: Path
+) -> None:
+    answer(riskmill(cloud, tmp_path, "rollup", str(folder), "--json"))
+    (tmp_path / "taken").write_text("a file")
+    done = riskmill(cloud, tmp_path, "results", "--out", "taken")
+    assert done.returncode == 1
+    assert "taken" in done.stderr
+    assert "Traceback" not in done.stderr
+    refused = riskmill(cloud, tmp_path, "cancel", "--json")
+    assert refused.returncode == 1
+    assert "name it" in json.loads(refused.stdout)["message"]
 
 
 @pytest.mark.cloud

@@ -327,7 +327,7 @@ def test_a_run_whose_portfolio_lost_an_input_gives_up_after_its_rounds_and_names
 
     job = "price_deal deal D01 block 0"
     assert (ended.status, ended.error, ended.rounds) == ("FAILED", "JobsFailed", 2)
-    assert ended.cause == f"{job}: input {elt} of the portfolio is not in the bucket: upload it again"
+    assert ended.cause == f"{job}: input {elt} is not in the bucket: `riskmill upload --check` puts it back"
     unfinished = {job["job"]: job["status"] for job in rollups.deployment.unfinished(ended.run["run_id"])}
     assert unfinished[job] == "failed"
     assert "price_deal deal D03 block 0" not in unfinished
@@ -429,7 +429,7 @@ def test_an_execution_that_somebody_stopped_is_noted_though_nobody_watches_it(ro
     wait_until(lambda: rollups.control.run(run_id)["status"] != "RUNNING", "the run's end is noted", seconds=30)
     run = rollups.control.run(run_id)
     assert (run["status"], run["demand"]) == ("FAILED", 0)
-    assert run["error"] == "ABORTED: the execution was stopped or timed out"
+    assert run["error"] == "ABORTED: its execution ended from outside: stopped, timed out or failed"
     assert rollups.deployment.unfinished(run_id)
 
 

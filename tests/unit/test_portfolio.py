@@ -69,23 +69,25 @@ Change = Callable[[dict[str, Any]], object]
 BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
     "trials as text": (
         lambda d: d.update(trials="1000"),
-        ["portfolio: trials: Input should be a valid integer"],
+        ["portfolio: trials: '1000' is not a whole number; write it without quotes (allowed: 1 to 10,000,000)"],
     ),
     "two fields": (
         lambda d: (d.update(trials=0, extra=1), d.pop("seed")),
         [
-            "portfolio: extra: is not a known field",
-            "portfolio: trials: Input should be greater than or equal to 1",
-            "portfolio: seed: is missing",
+            "portfolio: extra: is not a known field (allowed: format, name, description, currency, as_at, trials, "
+            "seed, group, catalogue, deals, groups, outwards, trial_year, secondary_uncertainty, pricing, "
+            "rates, indices)",
+            "portfolio: trials: 0 is below 1 (allowed: 1 to 10,000,000)",
+            "portfolio: seed: is missing (allowed: 0 to 9,223,372,036,854,775,807)",
         ],
     ),
     "a bad term": (
         lambda d: d["deals"][0]["layers"][1]["terms"].update(premium=-1),
-        ["portfolio: deals[0].layers[1].terms.premium: Input should be greater than or equal to 0"],
+        ["portfolio: deals[0].layers[1].terms.premium: -1 is below 0 (allowed: a number >= 0)"],
     ),
     "a bad key": (
         lambda d: d.update(catalogue="C" * 32),
-        ["portfolio: catalogue: String should match pattern '^[0-9a-f]{32}$'"],
+        [f"portfolio: catalogue: '{'C' * 32}' is not written so (allowed: text that matches ^[0-9a-f]{{32}}$)"],
     ),
     "a bad id": (
         lambda d: d["deals"][0].update(deal_id="D1\n"),
@@ -96,7 +98,18 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
     ),
     "no layers": (
         lambda d: d["deals"][0].update(layers=[]),
-        ["portfolio: deals[0].layers: Tuple should have at least 1 item after validation, not 0"],
+        ["portfolio: deals[0].layers: [] has 0 items (allowed: a list with at least 1 item)"],
+    ),
+    "a limit that is no number": (
+        lambda d: d["deals"][0]["layers"][0]["terms"].update(occurrence_limit="none"),
+        ["portfolio: deals[0].layers[0].terms.occurrence_limit: 'none' is not a number (allowed: a number >= 0)"],
+    ),
+    "a deal that is none": (
+        lambda d: d["deals"].append(7),
+        [
+            "portfolio: deals[2]: 7 is not an object (allowed: an object with deal_id, cedant, "
+            "business_unit, inception, expiry, currency, brokerage, elt, layers)"
+        ],
     ),
     "another currency": (
         lambda d: d["deals"][1].update(currency="EUR"),
@@ -130,8 +143,22 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
         [
             "portfolio: outwards[0].terms.aggregate_limit: is 0, so the layer never pays "
             "(allowed: a number above 0, or none for unlimited)",
-            "portfolio: outwards[0].terms.reinstatements: reinstate an occurrence limit, and this layer has none "
-            "(allowed: an occurrence limit, or no reinstatements)",
+            "portfolio: outwards[0].terms.occurrence_limit: is empty, and a catastrophe excess of loss (CXL) needs it "
+            "(allowed: a number > 0)",
+        ],
+    ),
+    "a treaty that is only a type": (
+        lambda d: d["deals"][0]["layers"][0].update(terms={"type": "AXL"}),
+        [
+            "portfolio: deals[0].layers[0].terms.aggregate_limit: is empty, and an aggregate excess of loss (AXL) "
+            "needs it or an aggregate deductible (allowed: a number > 0 in aggregate_limit or in aggregate_deductible)"
+        ],
+    ),
+    "reinstatements of nothing": (
+        lambda d: d["deals"][0]["layers"][1]["terms"].update(reinstatements=[1]),
+        [
+            "portfolio: deals[0].layers[1].terms.reinstatements: reinstate an occurrence limit, and this layer has "
+            "none (allowed: an occurrence limit, or no reinstatements)"
         ],
     ),
     "a group without members": (

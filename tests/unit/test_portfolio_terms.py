@@ -171,7 +171,7 @@ ONE_FAULT: dict[str, tuple[list[Change], str]] = {
     ),
     "a negative load": (
         [head(pricing={"sd_load": -1})],
-        "portfolio.json: pricing.sd_load: Input should be greater than or equal to 0",
+        "portfolio.json: pricing.sd_load: -1 is below 0 (allowed: a number >= 0)",
     ),
     "uncertainty without an exposure": (
         [head(secondary_uncertainty=True), lambda folder: folder.rows["elts"][2].update(sd_independent="5")],

@@ -379,7 +379,28 @@ def test_a_machines_timeout_covers_what_it_waits_for() -> None:
     assert definition("risk_rollup")["States"]["Plan"]["TimeoutSeconds"] > planner["TimeoutSeconds"]
 
 
+# ---- the guide to AWS
+
+
+def test_the_guide_to_aws_names_every_parameter_with_its_default() -> None:
+    guide = (ROOT / "docs" / "aws.md").read_text()
+    described = re.findall(r"^\| `([A-Z]\w+)` \| `?([^|`]+?)`? \|", guide, flags=re.MULTILINE)
+    assert dict(described) == {name: str(given["Default"]) for name, given in TEMPLATE["Parameters"].items()}
+
+
 # ---- the network
+
+
+def test_the_network_takes_its_addresses_and_zones_from_parameters_of_the_same_form() -> None:
+    own, nested = TEMPLATE["Parameters"], template("templates/network.yaml")["Parameters"]
+    given = RESOURCES["Network"]["Properties"]["Parameters"]
+    assert {name: value["Ref"] for name, value in given.items() if isinstance(value, dict)} == {
+        "Cidr": "NetworkCidr",
+        "Zones": "NetworkZones",
+    }
+    for inner, outer in (("Cidr", "NetworkCidr"), ("Zones", "NetworkZones")):
+        for rule in ("Type", "Default", "AllowedPattern", "AllowedValues"):
+            assert own[outer].get(rule) == nested[inner].get(rule)
 
 
 def test_the_network_has_addresses_for_3_000_tasks_and_lets_only_functions_reach_the_cache() -> None:

@@ -121,12 +121,18 @@ def terms_problems(terms: Terms) -> Iterator[tuple[str, str, str]]:
         yield "occurrence_limit", "is 0, so the layer never pays", "a number above 0, or none for unlimited"
     if terms.aggregate_limit == 0:
         yield "aggregate_limit", "is 0, so the layer never pays", "a number above 0, or none for unlimited"
-    if terms.reinstatements is not None and terms.occurrence_limit is None:
+    # A treaty that is only a type would cede everything without limit: an empty cell must not do that.
+    if terms.type == "CXL" and terms.occurrence_limit is None:
+        yield "occurrence_limit", "is empty, and a catastrophe excess of loss (CXL) needs it", "a number > 0"
+    elif terms.reinstatements is not None and terms.occurrence_limit is None:
         yield (
             "reinstatements",
             "reinstate an occurrence limit, and this layer has none",
             "an occurrence limit, or no reinstatements",
         )
+    if terms.type == "AXL" and terms.aggregate_limit is None and terms.aggregate_deductible == 0:
+        problem = "is empty, and an aggregate excess of loss (AXL) needs it or an aggregate deductible"
+        yield "aggregate_limit", problem, "a number > 0 in aggregate_limit or in aggregate_deductible"
     if terms.risk_limit == 0:
         yield "risk_limit", "is 0, so the layer never pays", "a number above 0, or none for unlimited"
     if (terms.retained_line is None) != (terms.lines is None):

@@ -48,7 +48,3 @@ class TransientError(RiskmillError):
 
 class AccessRefused(RiskmillError):
     """AWS refused an action that the role should allow: a fault of the deployment, not of a job. Never retried."""
-
-
-class RunFailed(RiskmillError):
-    """A run ended without all of its results; the message names the jobs that failed."""

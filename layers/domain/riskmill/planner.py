@@ -71,7 +71,7 @@ class Batch:
     jobs: list[int] = field(default_factory=list)
     seconds: float = 0.0
 
-    #: where it runs; riskmill/compute decides what fits where
+    #: where it runs: always Lambda until there are Fargate tasks to plan for
     target: str = "lambda"
 
 

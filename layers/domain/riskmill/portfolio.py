@@ -20,7 +20,6 @@ from riskmill.checks import (
     MAX_ID,
     MAX_TEXT,
     WITHIN_YEAR,
-    Fault,
     Members,
     contract_group_problem,
     deal_problems,
@@ -36,6 +35,7 @@ from riskmill.checks import (
 from riskmill.errors import PortfolioInvalid
 from riskmill.jobs import canonical, content_key
 from riskmill.memory import collector_paused
+from riskmill.model_faults import faults_of
 from riskmill.models.pricing import Pricing
 from riskmill.terms import Label, Share, Terms, later
 
@@ -84,7 +84,9 @@ Id = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(_id)]
 #: A name: 1 to 200 printable characters.
 Name = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_name)]
 #: A currency code of ISO 4217.
-Currency = Annotated[str, Field(json_schema_extra={"enum": [*sorted(CURRENCIES)]}), AfterValidator(_currency)]
+Currency = Annotated[
+    str, Field(json_schema_extra={"enum": [*sorted(CURRENCIES)], "examples": ["USD"]}), AfterValidator(_currency)
+]
 #: Content key of an input object.
 Key = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
@@ -262,7 +264,7 @@ class Portfolio(_Frozen):
             with collector_paused():
                 return cls.model_validate_json(data, strict=True)
         except ValidationError as error:
-            raise PortfolioInvalid([str(fault) for fault in faults_of(error, "portfolio")]) from error
+            raise PortfolioInvalid([str(fault) for fault in faults_of(error, "portfolio", cls)]) from error
 
 
 type _Loc = tuple[str | int, ...]
@@ -379,17 +381,3 @@ def allowed_currencies(currency: str) -> str:
 def expiry_before_inception(deal: Deal) -> str:
     """Return what is wrong with a deal that ends before it begins."""
     return f"{deal.expiry} is before the inception {deal.inception}"
-
-
-#: pydantic's wording of errors that a person without Python can make little of
-_PLAIN = {"missing": "is missing", "extra_forbidden": "is not a known field"}
-
-
-def faults_of(error: ValidationError, file: str) -> Iterator[Fault]:
-    """Yield pydantic's errors as faults of a document, each with its place such as `deals[3].layers[0].layer_id`."""
-    for item in error.errors(include_url=False, include_input=False):
-        place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).removeprefix(".")
-        context = item.get("ctx", {})
-        allowed = context.get("allowed")
-        problem = _PLAIN.get(item["type"], item["msg"])
-        yield Fault(file, None, place or None, problem, None if allowed is None else str(allowed))

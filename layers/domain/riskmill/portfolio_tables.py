@@ -109,9 +109,16 @@ _TERMS = (
         maximum=1,
     ),
     _amount("occurrence_retention", "R of min(max(loss - R, 0), L), for each occurrence.", default="0"),
-    _amount("occurrence_limit", "L of min(max(loss - R, 0), L).", default="unlimited", positive=True),
+    _amount(
+        "occurrence_limit", "L of min(max(loss - R, 0), L). Must be given for CXL.", default="unlimited", positive=True
+    ),
     _amount("aggregate_deductible", "D of min(max(sum - D, 0), G), for each contract year. Not for SL.", default="0"),
-    _amount("aggregate_limit", "G of min(max(sum - D, 0), G). Not for SL.", default="unlimited", positive=True),
+    _amount(
+        "aggregate_limit",
+        "G of min(max(sum - D, 0), G). AXL must have it or a deductible. Not for SL.",
+        default="unlimited",
+        positive=True,
+    ),
     Column(
         "reinstatements",
         "charges",
@@ -527,9 +534,15 @@ def _terms_schema() -> list[dict[str, Any]]:
 
     stop_loss = _given(STOP_LOSS_COLUMNS)
     stop_loss["properties"] |= _not_given(STOP_LOSS_TERMS)["properties"]
+    with_deductible = {
+        "required": ["aggregate_deductible"],
+        "properties": {"aggregate_deductible": {"type": "number", "exclusiveMinimum": 0}},
+    }
     return [
         {"if": of_type("SL"), "then": stop_loss, "else": _not_given(STOP_LOSS_COLUMNS)},
         {"if": of_type("QS"), "then": _given(["ceded_share"])},
+        {"if": of_type("CXL"), "then": _given(["occurrence_limit"])},
+        {"if": of_type("AXL"), "then": {"anyOf": [_given(["aggregate_limit"]), with_deductible]}},
         {"if": _given(["reinstatements"]), "then": _given(["occurrence_limit"])},
         {"if": _given(["index"]), "then": _given(["index_trigger"]), "else": _not_given(["index_trigger"])},
     ]

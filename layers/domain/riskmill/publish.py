@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from riskmill.graph import topological_order
 from riskmill.models.allocation import DEAL_FIGURES, read_ids
+from riskmill.models.contracts import layer_limit
 from riskmill.models.pricing import PRICE_FIGURES
 from riskmill.outputs import Arrays
 from riskmill.portfolio import Deal, Group, Portfolio
@@ -111,9 +112,9 @@ def _premium(deal: Deal, rate: float) -> float:
 
 
 def _limit(terms: Terms) -> float | None:
-    """Return our share of a layer's limit: per occurrence, or of the year where only that is limited."""
-    limit = terms.occurrence_limit if terms.occurrence_limit is not None else terms.aggregate_limit
-    return None if limit is None else limit * terms.share
+    """Return our share of a layer's limit, the one that its rates are on; None if it is unlimited."""
+    limit = layer_limit(terms)
+    return limit * terms.share if math.isfinite(limit) else None
 
 
 _SINGLE = ("aal", "aal_se", "sd", "sd_se", "prob_loss", "prob_loss_low", "prob_loss_high", "tvar", "tvar_se")

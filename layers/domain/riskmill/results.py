@@ -49,7 +49,7 @@ class Run(_Record):
     """How the figures were made. Counts are of jobs in the plan: jobs = cached + computed + failed + not reached."""
 
     run_id: str
-    #: as in the control table, SUCCEEDED or FAILED or SUCCEEDED_WITH_GAPS
+    #: as in the control table, SUCCEEDED or FAILED
     status: str
     started: AwareDatetime
     #: seconds from start to publish

@@ -23,8 +23,6 @@ class JobStatus(IntEnum):
     UNKNOWN = 0
     #: its output was there before the run
     CACHED = 1
-    #: not needed: everything that would read it is there
-    PRUNED = 2
     #: made in this run
     DONE = 3
     #: failed for its own reason
@@ -166,7 +164,7 @@ def _block(graph: JobGraph, status: NDArray[np.uint8], wanted: NDArray[np.bool_]
     """Mark every wanted job above a failed or blocked one; number order is topological order."""
     dead = {JobStatus.FAILED, JobStatus.BLOCKED}
     for job in np.flatnonzero(wanted).tolist():
-        if status[job] in (JobStatus.UNKNOWN, JobStatus.PRUNED):
+        if status[job] == JobStatus.UNKNOWN:
             inputs = graph.inputs_of(job)
             if any(status[i] in dead for i in inputs[inputs >= 0].tolist()):
                 status[job] = JobStatus.BLOCKED

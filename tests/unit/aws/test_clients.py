@@ -57,9 +57,3 @@ def test_what_passes_and_what_is_refused_are_told_from_each_other(
 def test_a_client_is_made_once(aws_environment: pytest.MonkeyPatch) -> None:
     assert clients.client("s3") is clients.client("s3")
     assert clients.client("s3") is not clients.client("sqs")
-
-
-def test_a_synchronous_execution_stays_on_the_endpoint_that_was_given(aws_environment: pytest.MonkeyPatch) -> None:
-    """botocore would put `sync-` before the host's name, which an endpoint on an address has not."""
-    assert clients.client("stepfunctions").meta.config.inject_host_prefix is False
-    assert clients.client("stepfunctions").meta.config.retries["mode"] == "adaptive"

@@ -13,7 +13,7 @@ from riskmill.aws.control import ControlTable
 from riskmill.aws.index import OutputIndex
 from riskmill.aws.runtime import steps
 from riskmill.aws.steps import _innermost
-from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, TransientError
+from riskmill.errors import AccessRefused, MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, TransientError
 from riskmill.index_events import names_message
 from riskmill.jobs import content_key, object_name
 from riskmill.run_files import errors_file, manifest_folder, result_file, unfinished_file
@@ -25,8 +25,9 @@ type Cache = Any
 
 EVENTS = ROOT / "events"
 
-#: 1 year-event table, 4 prices, 2 buckets, their sum, 1 retro, the net sum, 3 + 1 + 3 measures, 2 allocations, 1 table
-ALL_JOBS = 20
+#: 1 year-event table, 4 prices, 2 buckets, their sum, 1 retro, the net sum, 3 + 1 + 3 measures, 1 comparison, what 2 paths
+#: of contracts leave, 2 allocations, 1 table
+ALL_JOBS = 23
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +112,7 @@ def test_settle_round_on_its_event(machine: Machine, tiny: TinyPortfolio, cache:
     assert machine.call("settle_round", event) == {"outcome": "complete", "round": 1, "remaining": 0, "failed": 0}
     assert OutputIndex(cache).count() == ALL_JOBS, "the next run need not wait for S3's events"
     assert machine.facts(event["run_id"])["computed"] == ALL_JOBS
-    assert set(ControlTable(machine.aws.table).rates()) >= {"price_deal@1", "simulate_years@1", "measure@1"}
+    assert set(ControlTable(machine.aws.table).rates()) >= {"price_deal@1", "simulate_years@1", "measure@2"}
 
 
 def test_publish_results_on_its_event(machine: Machine, tiny: TinyPortfolio) -> None:
@@ -208,6 +209,9 @@ def test_after_one_deal_changed_exactly_its_path_is_computed(machine: Machine, t
         "measure group all gross block 0",
         "measure group all net block 0",
         "measure group all ceded block 0",
+        "compare_groups groups EU to US block 0",
+        "retained tail after 0 sets of outwards contracts block 0",
+        "retained tail after 1 sets of outwards contracts block 0",
         "allocate bucket group EU/ block 0",
         "allocate bucket group US/ block 0",
         "tabulate_deals deals of the portfolio block 0",
@@ -369,7 +373,10 @@ def test_an_input_of_the_portfolio_that_is_not_there_is_named_when_the_run_gives
     machine.delete(object_name(f"i:{lost}"))
     ended = machine.run("run", key)
     assert ended["error"] == "JobsFailed"
-    assert f"price_deal deal D2 block 0: input i:{lost} of the portfolio is not in the bucket" in ended["cause"]
+    assert (
+        f"price_deal deal D2 block 0: input i:{lost} is not in the bucket: `riskmill upload --check` puts it back"
+        in ended["cause"]
+    )
     assert len(machine.called("settle_round")) == 2
 
 
@@ -471,6 +478,27 @@ def test_a_fault_of_the_platform_ends_a_batch_without_blaming_a_job(
             machine.call("run_batch", machine.items("run", 0, 0)[0])
     machine.run_waves("run", plan)
     assert machine.call("settle_round", {"run_id": "run", "round": 0})["outcome"] == "complete"
+
+
+def test_an_action_that_is_refused_ends_the_run_after_one_round_with_the_refusal_named(
+    machine: Machine, tiny: TinyPortfolio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the deployment does not go away by planning again, and is not blamed on a killed worker."""
+
+    def refuse(*_: object) -> bool:
+        raise AccessRefused("PUT: AccessDenied")
+
+    monkeypatch.setattr("riskmill.aws.objects.Bucket.put_new", refuse)
+    plan = machine.plan("run", machine.upload(tiny), {})
+    with pytest.raises(AccessRefused):
+        machine.call("run_batch", machine.items("run", 0, 0)[0])
+    machine.run_waves("run", plan)
+    settled = machine.call("settle_round", {"run_id": "run", "round": 0})
+    assert settled["outcome"] == "failed"
+    ended = machine.fail("run", "JobsFailed", "")
+    assert "no attempt at this job ended: AccessRefused: PUT: AccessDenied" in ended["cause"]
+    assert ended["noted"] is True
+    assert machine.fail("run", "FAILED", "")["noted"] is False  # EventBridge reports the same end again
 
 
 # ---- cancelled runs

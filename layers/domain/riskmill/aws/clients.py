@@ -1,5 +1,6 @@
 """Clients of AWS and Redis, made when first used and kept for the life of the process."""
 
+import threading
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -28,9 +29,6 @@ CONFIG = Config(
     read_timeout=60,
 )
 
-#: StartSyncExecution would otherwise go to a host of its own, which an endpoint such as the embedded cloud's has not.
-STEP_FUNCTIONS = CONFIG.merge(Config(inject_host_prefix=False))
-
 #: Codes that AWS gives for "slow down" and for its own faults, across services.
 TRANSIENT_CODES = frozenset(
     {
@@ -44,10 +42,16 @@ TRANSIENT_CODES = frozenset(
 REFUSED_CODES = frozenset({"AccessDenied", "AccessDeniedException", "403", "Forbidden", "UnauthorizedOperation"})
 
 
+#: Clients may be used by many threads, but boto3's default session may not make two at once:
+#: https://docs.aws.amazon.com/boto3/latest/guide/clients.html#multithreading-or-multiprocessing-with-clients
+_making = threading.Lock()
+
+
 @cache
 def client(service: str) -> Any:
     """Return the client of a service (endpoint, region and credentials come from the environment, as for any tool)."""
-    return boto3.client(service, config=STEP_FUNCTIONS if service == "stepfunctions" else CONFIG)  # type: ignore[call-overload]
+    with _making:
+        return boto3.client(service, config=CONFIG)  # type: ignore[call-overload]
 
 
 @cache

@@ -106,8 +106,8 @@ class ControlTable:
             )
         return [dict(_plain(item)) | {"run_id": item["sk"]} for item in answer["Items"]]
 
-    def update_run(self, run_id: str, **facts: Any) -> None:
-        """Set facts of a run. A run that has ended keeps its status, and demands nothing any more."""
+    def update_run(self, run_id: str, **facts: Any) -> bool:
+        """Set facts of a run; tell whether they were set. A run that has ended keeps its status and demands nothing."""
         names = {f"#{name}": name for name in facts}
         values = {f":{name}": _stored(value) for name, value in facts.items()}
         condition = "attribute_exists(pk)"
@@ -128,6 +128,8 @@ class ControlTable:
                 if code_of(error) != "ConditionalCheckFailedException":
                     raise
                 self.run(run_id)  # raises for a run that does not exist; one that has ended is left as it is
+                return False
+        return True
 
     def note(self, run_id: str, **facts: Any) -> None:
         """Add facts to a run, also to one that has ended."""

@@ -18,7 +18,7 @@ from riskmill.run_files import checked_run_id, portfolio_file, result_file, unfi
 from riskmill.settings import Settings
 
 #: Statuses of a run that has ended.
-ENDED = ("SUCCEEDED", "SUCCEEDED_WITH_GAPS", "FAILED", "CANCELLED")
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED")
 
 #: Seconds for which a cancelled run's batches may still work: a batch looks at the flag every two seconds or job.
 DRAIN_SECONDS = 60.0
@@ -50,9 +50,12 @@ class Deployment:
         self.bucket: Bucket = self.steps.bucket
         self.control = self.steps.control
 
-    def upload(self, portfolio: str, document: bytes, objects: Mapping[str, bytes]) -> Uploaded:
-        """Put a portfolio's objects that are not there yet, the document last: where it is, all of it is."""
-        if not self.bucket.missing([portfolio_file(portfolio)]):
+    def upload(self, portfolio: str, document: bytes, objects: Mapping[str, bytes], *, check: bool = False) -> Uploaded:
+        """Put a portfolio's objects that are not there yet, the document last: where it is, all of it was put.
+
+        With `check`, objects are looked for one by one though the document is there: somebody may have deleted some.
+        """
+        if not check and not self.bucket.missing([portfolio_file(portfolio)]):
             return Uploaded(portfolio, len(objects), 0, 0)
         names = {object_name(f"i:{key}"): data for key, data in objects.items()}
         absent = self.bucket.missing(list(names))

@@ -1,7 +1,7 @@
 """The steps of a Risk Rollup: each reads what a pure function needs, calls it, and writes what it says.
 
-A step may run twice (Step Functions retries it): each one overwrites its own files with the same content, and what it
-adds to the cache or the control table is a set, a maximum or a count that the batch's manifest makes idempotent.
+A step may run twice (Step Functions retries it): each one overwrites its own files with the same content, and keys are
+added to the cache as to a set. Only measured rates may then count a round twice, which leaves their ratio as it is.
 """
 
 import json
@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from botocore.exceptions import ClientError
 from numpy.typing import NDArray
 
 from riskmill.aws.clients import redis_of
@@ -21,7 +22,7 @@ from riskmill.aws.objects import Bucket, Outputs
 from riskmill.aws.queues import send_all
 from riskmill.compute import Limits
 from riskmill.compute import run_batch as run_jobs
-from riskmill.errors import MissingInput, PortfolioInvalid, RiskmillError, RunCancelled
+from riskmill.errors import AccessRefused, MissingInput, PortfolioInvalid, RiskmillError, RunCancelled
 from riskmill.graph import JobGraph
 from riskmill.index_events import names_message, read_index_messages
 from riskmill.jobs import Job, object_name
@@ -47,6 +48,9 @@ from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, sett
 
 #: Names in an error message; the whole list is in the run's files.
 NAMED = 10
+
+#: Characters of an error that are kept in the control table.
+ERROR_LENGTH = 1_000
 
 #: Seconds between a batch's notes of its progress: one write and one read of the control table each.
 CHECKPOINT_SECONDS = 2.0
@@ -141,7 +145,12 @@ class Steps:
         jobs = [Job.from_dict(json.loads(line)) for line in lines]
         limits = Limits(time_left, time.perf_counter, self._checkpoint(run_id, batch_id))
         manifest = Manifest(run_id, batch_id, attempt=attempt, where=where)
-        run_jobs(jobs, _outputs(self.settings), limits, manifest, check_first=attempt > 1)
+        try:
+            run_jobs(jobs, _outputs(self.settings), limits, manifest, check_first=attempt > 1)
+        except (RiskmillError, ClientError) as error:
+            # The machine's child does not fail for it: Settle reads here why no manifest came.
+            self.control.end_batch(run_id, batch_id, error=f"{type(error).__name__}: {error}"[:ERROR_LENGTH])
+            raise
         self.bucket.put_json(f"{manifest_folder(run_id, item['round'])}{batch_id}.json", manifest.to_dict())
         self.control.end_batch(
             run_id,
@@ -193,10 +202,14 @@ class Steps:
         vanished = self._vanished(graph, result.status) if suspect or broken else []
         if vanished:
             result = settle(graph, before, run, manifests, found=found, vanished=vanished, errors=errors)
-        last = round_number + 1 >= self._max_rounds(run_id)
+        why_lost = self._batch_errors(run_id, round_number) if lost else []
+        refused = any(reason.startswith(AccessRefused.__name__) for reason in why_lost)  # the next round would be, too
+        last = refused or round_number + 1 >= self._max_rounds(run_id)
         errors = dict(result.errors)
         if result.remaining and last:
-            errors |= self._given_up(graph, result.status, set(lost) - set(found), missing, manifests)
+            reason = "; ".join(why_lost[:NAMED]) or "its worker was killed or ran out of time or memory"
+            never_ended = dict.fromkeys(set(lost) - set(found), f"no attempt at this job ended: {reason}")
+            errors |= self._given_up(graph, result.status, never_ended, missing, manifests)
         self.bucket.put_json(errors_file(run_id), {str(job): error for job, error in errors.items()})
         self._put_status(run_id, round_number + 1, result.status)
         self._note(run_id, result.status, manifests)
@@ -227,7 +240,7 @@ class Steps:
         self,
         graph: JobGraph,
         status: NDArray[np.uint8],
-        lost: set[int],
+        never_ended: Mapping[int, str],
         missing: set[str],
         manifests: Sequence[Manifest],
     ) -> dict[int, str]:
@@ -238,9 +251,9 @@ class Steps:
         for job in np.flatnonzero(run).tolist():
             gone = [ref for ref in graph.refs_of(job) if ref in missing and ref[0] == "i"]
             if gone:
-                reasons[job] = f"input {gone[0]} of the portfolio is not in the bucket: upload it again"
-            elif job in lost:
-                reasons[job] = "no attempt at this job ended: its worker was killed or ran out of time or memory"
+                reasons[job] = f"input {gone[0]} is not in the bucket: `riskmill upload --check` puts it back"
+            elif job in never_ended:
+                reasons[job] = never_ended[job]
             elif graph.key(job) in left:
                 reasons[job] = "its batch had no time left for it, in the last round as well"
         if not reasons:
@@ -250,6 +263,11 @@ class Steps:
                 if not run[inputs[inputs >= 0]].any():
                     reasons[job] = "an output vanished from the bucket, and no round was left to make it again"
         return reasons
+
+    def _batch_errors(self, run_id: str, round_number: int) -> list[str]:
+        """Return why batches of a round ended without a manifest, as far as they could still say so."""
+        batches = self.control.batches(run_id)
+        return sorted({str(b["error"]) for b in batches if b.get("round") == round_number and "error" in b})
 
     def _note(self, run_id: str, status: NDArray[np.uint8], manifests: Sequence[Manifest]) -> None:
         measured: dict[str, tuple[float, float, float]] = {}
@@ -309,7 +327,10 @@ class Steps:
         )
 
     def finish_failed(self, run_id: str, error: str, cause: str) -> dict[str, Any]:
-        """Mark a run failed, its failed jobs named, and return the cause for the state machine to end with."""
+        """Mark a run failed, its failed jobs named, and return the cause for the state machine to end with.
+
+        `noted` is false for a run that had ended before: it keeps its status, and is not counted again.
+        """
         failures = self.unfinished(run_id)
         named = [f"{job['job']}: {job['error']}" for job in failures if job.get("error")]
         error, cause = _innermost(error, cause)
@@ -317,10 +338,10 @@ class Steps:
         if len(named) > NAMED:
             message += f" (+{len(named) - NAMED} more in {unfinished_file(run_id)})"
         self.control.begin_run(run_id)  # a run that failed before it was noted is noted now
-        self.control.update_run(
+        noted = self.control.update_run(
             run_id, status="FAILED", phase="ended", ended=time.time(), demand=0, error=message[:4_000]
         )
-        return {"error": "JobsFailed" if named else error, "cause": message[:4_000]}
+        return {"error": "JobsFailed" if named else error, "cause": message[:4_000], "noted": noted}
 
     def unfinished(self, run_id: str) -> list[dict[str, str]]:
         """List, and write down, every job that the run wanted and did not make, with what became of it."""

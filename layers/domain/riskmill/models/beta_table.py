@@ -1,6 +1,6 @@
 """The table of beta quantiles that secondary uncertainty is drawn from, and what made it.
 
-`python -m riskmill.models.beta_table` writes beta_table.npy anew with scipy. The file is part of the package: scipy's
+beta_table.npy is what `make_table` gives, by scipy, saved with numpy.save. The file is part of the package: scipy's
 functions may differ in a last bit from host to host, a file does not. Jobs read the file and never scipy.
 
 The uniform number u that a loss is drawn with is folded at one half: `t` is the distance from the nearer end (0 to
@@ -15,7 +15,6 @@ standard deviations s = sd / sqrt(mean (1 - mean)) = 2^(-j/2), j = 0 .. SDS - 1;
 import math
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -134,7 +133,3 @@ def make_table() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
             table[i, j, :, :, 0] = (within - mean) / deviation
             table[i, j, :, :, 1] = np.maximum(change, 0.0) * np.array([[1.0], [-1.0]]) / deviation
     return table.astype(np.float32)
-
-
-if __name__ == "__main__":
-    np.save(Path(__file__).with_name(FILE), make_table())

@@ -137,7 +137,7 @@ def beta_laws(mean: F64, ratio: F64, spread: F64, exposure: F64, shared: F64, un
     wanted = np.minimum(wanted, 1.0)
     # Below the table's smallest s its law is drawn together about its mean.
     narrow = np.minimum(wanted / sds[-1], 1.0)
-    wanted = wanted / narrow
+    wanted = np.divide(wanted, narrow, out=np.ones(wanted.size), where=narrow > 0)
     wide = np.clip(np.searchsorted(-sds, -wanted, side="right") - 1, 0, SDS - 2)
     step = _step(sds[wide], sds[wide + 1], by_sd[above, wide], wanted)
     size = np.where(mirrored, -1.0, 1.0) * narrow * scale * exposure
