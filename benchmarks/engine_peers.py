@@ -49,10 +49,7 @@ def prospicio(data: Any, layers: int, rounds: int) -> dict[str, Any]:
 
     result, figures = timed(lambda: tower(terms), layers, rounds)
     _, single = timed(lambda: [tower([one]) for one in terms[:10]], 10, rounds)
-    names = list(result.components) if not callable(result.components) else list(result.components())
-    wanted = [f"l{number}" for number in range(layers)]
-    if set(wanted) <= set(names):
-        figures["mean_recovery"] = [float(result.marginal(name).mean) for name in wanted]
+    figures["mean_recovery"] = [result.marginal(("ceded", f"l{number}")).mean() for number in range(layers)]
     return figures | {"same_work": True, "one_by_one_layers_per_s": single["layers_per_s"]}
 
 

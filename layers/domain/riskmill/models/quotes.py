@@ -152,7 +152,7 @@ def least_loss(terms: Terms) -> float:
 
 
 def index_subject(subject: Arrays, yet: Arrays, least: float) -> SubjectIndex:
-    """Return the exceedance index of a YELT's losses above `least`. Raises ModelError for what is no YELT of the YET."""
+    """Return the exceedance index of a YELT's losses above `least`. Raises ModelError unless it is one of this YET."""
     check_yet(yet)
     check_yelt(subject, yet["trial"].size)
     above = np.flatnonzero(subject["loss"] > least)
@@ -171,8 +171,8 @@ def index_subject(subject: Arrays, yet: Arrays, least: float) -> SubjectIndex:
 def quote_layers(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return layer_stats float64 [layers, len(LAYER_STATS)] of many layers, each on the same subject by itself.
 
-    Inputs: [subject YELT, YET]. The subject's losses that reach the lowest layer are sorted once (24 bytes each). Raises ModelError for a
-    bad subject or YET or for terms that need more than the layer's own annual losses.
+    Inputs: [subject YELT, YET]. The subject's losses that reach the lowest layer are sorted once (24 bytes each).
+    Raises ModelError for a bad subject or YET or for terms that need more than the layer's own annual losses.
     """
     if len(inputs) != 2:
         raise ModelError(f"quote_layers takes a subject and a YET; it was given {len(inputs)} input(s)")
