@@ -1,6 +1,10 @@
 """The compiled kernel gives numpy's bytes, declines what it does not know, and is refused when it cannot be trusted."""
 
 import math
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -352,3 +356,26 @@ def test_a_kernel_that_adds_in_another_order_or_fuses_is_not_trusted() -> None:
 @built
 def test_the_kernel_carries_the_digest_of_its_source() -> None:
     assert kernel.source_digest(SOURCE.read_bytes()) == kernel.KERNEL.module.SOURCE
+
+
+#: What tests/unit/kernel_harness.c prints on any machine: a change here is a change of results.
+HARNESS = "003ca71ddd575bae"
+
+
+@pytest.mark.parametrize(
+    ("compiler", "runner"),
+    [("cc", ""), ("aarch64-linux-gnu-gcc", "qemu-aarch64")],
+    ids=["this machine", "arm64 under qemu"],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="leaves Python's symbols unresolved, as GNU ld can")
+def test_the_kernel_gives_the_same_bytes_on_every_architecture(compiler: str, runner: str, tmp_path: Path) -> None:
+    for program in filter(None, (compiler, runner)):
+        if shutil.which(program) is None:
+            pytest.skip(f"there is no {program} here")
+    program = tmp_path / "harness"
+    flags = ["-std=c99", "-O3", "-ffp-contract=off", "-static", "-Wl,--unresolved-symbols=ignore-all"]
+    folders = ["-I", str(SOURCE.parent), "-I", sysconfig.get_path("include")]
+    built = [compiler, *flags, *folders, str(Path(__file__).with_name("kernel_harness.c")), "-o", str(program)]
+    subprocess.run(built, check=True, capture_output=True)
+    done = subprocess.run([*filter(None, [runner]), str(program)], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == HARNESS
