@@ -30,11 +30,10 @@ static void mix(const void *bytes, size_t size)
 }
 
 static uint64_t occurrences[ROWS];
-static int32_t trial[ROWS], grouped[ROWS], event_of[ROWS], event[EVENTS], events[EVENTS], row[ROWS];
+static int32_t trial[ROWS], grouped[ROWS], event_of[ROWS], event[EVENTS], events[EVENTS];
 static int64_t begin[EVENTS + 1], starts[TRIALS];
 static int16_t day[ROWS];
 static double mean[EVENTS], x[ROWS], recovery[ROWS], annual[TRIALS];
-static float loss[ROWS];
 
 int main(void)
 {
@@ -79,9 +78,8 @@ int main(void)
         }
         int64_t count =
             price_deal(&yet, event, mean, n, round % 2 ? 1.0 : rate, layers, charges, LAYERS, 1, 0, 0, stats);
-        take_made(row, loss);
-        mix(row, (size_t)count * sizeof *row);
-        mix(loss, (size_t)count * sizeof *loss);
+        mix(made_row, (size_t)count * sizeof *made_row);
+        mix(made_loss, (size_t)count * made_size);
         mix(stats, sizeof stats);
         double deductible = uniform() * 3e5, limit = uniform() * 5e5, sum;
         for (int i = 0; i < ROWS; i++)

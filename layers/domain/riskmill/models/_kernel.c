@@ -293,20 +293,10 @@ static uint64_t *sort_keys(uint64_t *a, uint64_t *b, int64_t n, int64_t bits)
     return a;
 }
 
-/* Result of the latest call, in the arena. */
+/* What a call made, in the arena, until its wrapper has copied it. */
 static const int32_t *made_row;
 static const void *made_loss;
 static size_t made_size;
-static int64_t made_count;
-
-/* Copies the rows and losses of the latest call. */
-static void take_made(int32_t *row, void *loss)
-{
-    memcpy(row, made_row, (size_t)made_count * sizeof *row);
-    memcpy(loss, made_loss, (size_t)made_count * made_size);
-    if (arena_size > ARENA_KEPT)
-        arena_release();
-}
 
 /* Occurrences of events that a layer with a deductible may pay for: those of years that may reach it. */
 static void reach_deductible(const yet_t *yet, const layer_t *t, const double *x, int64_t n, const int64_t *begin,
@@ -366,14 +356,13 @@ static int64_t recover_layer(const layer_t *t, const double *by_event, const uin
     return by_occurrence || !(t->annual_limit < INFINITY) ? exhausted : count_exhausted(t, annual, years);
 }
 
-/* The deal's YELT: returns how many rows have a loss (`take` copies them) and fills stats [n_layers, 6].
+/* The deal's YELT: returns how many rows have a loss (made_row, made_loss) and fills stats [n_layers, 6].
  * Event losses are means times `rate`. Occurrences count on days first_day to last_day, or all of them.
  */
 static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *mean, int64_t n, double rate,
                                    const layer_t *layers, const double *charges, int64_t n_layers, int64_t every_day,
                                    int64_t first_day, int64_t last_day, double *stats)
 {
-    made_count = 0;
     int bad = n && event[0] < 0;
     for (int64_t i = 0; i < n; i++)
         bad |= !(mean[i] >= 0.0 && mean[i] <= MAX_LOSS) || signbit(mean[i]);
@@ -503,7 +492,6 @@ static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *
     made_row = row;
     made_loss = loss;
     made_size = sizeof *loss;
-    made_count = kept;
     return kept;
 }
 
@@ -599,11 +587,10 @@ static int is_yelt(const yelt_t *c)
     return !bad;
 }
 
-/* The sum of YELTs, in their order on each row, in float64; returns how many rows are above 0 (`take` copies them). */
+/* The sum of YELTs, in their order on each row, in float64; returns how many rows are above 0 (made_row, made_loss). */
 static int64_t roll_up(const yelt_t *children, int64_t n)
 {
     int64_t end = 0, entries = 0;
-    made_count = 0;
     for (int64_t c = 0; c < n; c++) {
         if (!is_yelt(children + c))
             return DECLINED;
@@ -644,7 +631,6 @@ static int64_t roll_up(const yelt_t *children, int64_t n)
     made_row = row;
     made_loss = loss;
     made_size = sizeof *loss;
-    made_count = kept;
     return kept;
 }
 
@@ -712,6 +698,21 @@ static PyObject *answer(int64_t count)
     Py_RETURN_NONE;
 }
 
+/* Rows and losses that a call made, as two bytearrays; the arena is free again. */
+static PyObject *answer_rows(int64_t count)
+{
+    if (count < 0)
+        Py_RETURN_NONE;
+    PyObject *row = PyByteArray_FromStringAndSize((const char *)made_row, (Py_ssize_t)((size_t)count * sizeof *made_row));
+    PyObject *loss = PyByteArray_FromStringAndSize(made_loss, (Py_ssize_t)((size_t)count * made_size));
+    PyObject *both = row && loss ? PyTuple_Pack(2, row, loss) : NULL;
+    Py_XDECREF(row);
+    Py_XDECREF(loss);
+    if (arena_size > ARENA_KEPT)
+        arena_release();
+    return both;
+}
+
 /* Holds the first `n` arguments as buffers, the last `filled` of these to write to. */
 static int hold_arguments(buffers_t *held, PyObject *arguments, int n, int filled)
 {
@@ -755,7 +756,7 @@ static PyObject *py_price_deal(PyObject *module, PyObject *arguments)
                      .trials = trials,
                      .row_bits = row_bits,
                      .place_bits = place_bits};
-        result = answer(price_deal(&yet, NUMBERS(held, 5, int32_t), NUMBERS(held, 6, double), LENGTH(held, 5, int32_t),
+        result = answer_rows(price_deal(&yet, NUMBERS(held, 5, int32_t), NUMBERS(held, 6, double), LENGTH(held, 5, int32_t),
                                    rate, NUMBERS(held, 7, layer_t), NUMBERS(held, 8, double), LENGTH(held, 7, layer_t),
                                    every_day, first_day, last_day, NUMBERS(held, 9, double)));
     }
@@ -842,30 +843,12 @@ static PyObject *py_roll_up(PyObject *module, PyObject *list)
             children[c].is_double = row->len > 0 && loss->len == 2 * row->len;
         }
         if (held == 2 * n)
-            result = answer(roll_up(children, n));
+            result = answer_rows(roll_up(children, n));
         while (held)
             PyBuffer_Release(buffers + --held);
     }
     free(buffers);
     free(children);
-    return result;
-}
-
-/* take(row, loss): copies what the latest call made */
-static PyObject *py_take(PyObject *module, PyObject *arguments)
-{
-    (void)module;
-    buffers_t held;
-    if (!hold_arguments(&held, arguments, 2, 2))
-        return NULL;
-    PyObject *result = NULL;
-    if (LENGTH(held, 0, int32_t) != made_count || held.of[1].len != (Py_ssize_t)((size_t)made_count * made_size))
-        PyErr_SetString(PyExc_ValueError, "not the size of what was made");
-    else {
-        take_made(NUMBERS(held, 0, int32_t), held.of[1].buf);
-        result = answer(made_count);
-    }
-    release(&held);
     return result;
 }
 
@@ -899,7 +882,6 @@ static PyMethodDef functions[] = {
     {"event_order", py_event_order, METH_VARARGS, "Recoveries in the order of events."},
     {"annual_losses", py_annual_losses, METH_VARARGS, "The members' losses by year."},
     {"roll_up", py_roll_up, METH_O, "Sum year-event loss tables."},
-    {"take", py_take, METH_VARARGS, "Copy the rows and losses of the latest call."},
     {"sums", py_sums, METH_VARARGS, "Add in numpy's order."},
     {"multiply_add", py_multiply_add, METH_VARARGS, "Multiply, round, add."},
     {NULL, NULL, 0, NULL},

@@ -221,14 +221,12 @@ def price_deal(
     packed, charges = _packed(layers)
     stats = np.empty((len(layers), _STATS))
     first, last = days or (0, 0)
-    count = _module.price_deal(
+    made = _module.price_deal(
         *inverted.arrays, event, mean, packed, charges, stats, inverted.numbers, rate, days is None, first, last
     )
-    if count is None:
+    if made is None:
         return None
-    row, loss = np.empty(count, np.int32), np.empty(count, np.float32)
-    _module.take(row, loss)
-    return row, loss, stats
+    return np.frombuffer(made[0], np.int32), np.frombuffer(made[1], np.float32), stats
 
 
 def quote_layers(falling: F64, rank: I32, taken: I64, largest: F64, layers: Sequence[Terms], trials: int) -> F64 | None:
@@ -262,12 +260,8 @@ def roll_up(children: Sequence[Arrays]) -> tuple[I32, F64] | None:
         if not (_is(loss, _FLOAT32) or _is(loss, _FLOAT64)):
             return None
         arrays += (row, loss)
-    count = _module.roll_up(arrays)
-    if count is None:
-        return None
-    total_row, total = np.empty(count, np.int32), np.empty(count)
-    _module.take(total_row, total)
-    return total_row, total
+    made = _module.roll_up(arrays)
+    return None if made is None else (np.frombuffer(made[0], np.int32), np.frombuffer(made[1], np.float64))
 
 
 def annual_losses(leaf: Arrays, yet: Arrays) -> tuple[I64, I32, F64] | None:
