@@ -175,41 +175,44 @@ static inline void recover_in_order(const layer_t *t, const double *x, double *r
 }
 
 /* LAYER_STATS of annual recoveries; `spare` has room for as many numbers. */
-static void layer_stats(const layer_t *t, const double *charges, const double *annual, int64_t years, double trials,
-                        int64_t exhausted, double *spare, double *stats)
+static void layer_stats(const layer_t *t, const double *charges, const double *restrict annual, int64_t years,
+                        double trials, int64_t exhausted, double *restrict spare, double *stats)
 {
+    const double limit = t->limit;
     int64_t attached = 0;
-    for (int64_t y = 0; y < years; y++) {
+    for (int64_t y = 0; y < years; y++)
         spare[y] = annual[y] * annual[y];
-        attached += annual[y] != 0.0;
-    }
+    for (int64_t y = 0; y < years; y++)
+        attached += annual[y] > 0.0;
     stats[0] = trials;
     stats[1] = add_reduce(annual, years);
     stats[2] = add_reduce(spare, years);
     stats[3] = (double)attached;
     stats[4] = (double)exhausted;
     stats[5] = 0.0;
-    if (t->reinstatements == 0 || t->limit == 0.0)
+    if (t->reinstatements == 0 || limit == 0.0)
         return;
     /* A part of nothing adds nothing, so it is left out: most years use up no more than the first reinstatement. */
-    double first = charges[t->charges];
+    const double first = charges[t->charges];
     for (int64_t y = 0; y < years; y++)
-        spare[y] = first * (annual[y] < t->limit ? annual[y] : t->limit) / t->limit;
+        spare[y] = first * (annual[y] < limit ? annual[y] : limit) / limit;
     for (int64_t j = 1; j < t->reinstatements; j++) {
-        double charge = charges[t->charges + j], from = (double)j * t->limit;
+        const double charge = charges[t->charges + j], from = (double)j * limit;
         for (int64_t y = 0; y < years; y++)
             if (annual[y] > from)
-                spare[y] = spare[y] + charge * excess(annual[y], from, t->limit) / t->limit;
+                spare[y] = spare[y] + charge * excess(annual[y], from, limit) / limit;
     }
     stats[5] = add_reduce(spare, years);
 }
 
 /* Years that exhaust a layer with an aggregate limit. */
-static int64_t count_exhausted(const layer_t *t, const double *annual, int64_t years)
+static int64_t count_exhausted(double annual_limit, const double *annual, int64_t years)
 {
+    /* A recovery of nothing exhausts nothing, also where the limit is 0. */
+    const double least = annual_limit > 0.0 ? annual_limit : INFINITY;
     int64_t exhausted = 0;
     for (int64_t y = 0; y < years; y++)
-        exhausted += annual[y] >= t->annual_limit && annual[y] > 0.0;
+        exhausted += annual[y] >= least;
     return exhausted;
 }
 
@@ -271,9 +274,16 @@ static uint64_t *sort_keys(uint64_t *a, uint64_t *b, int64_t n, int64_t bits)
     uint64_t mask = ((uint64_t)1 << digit) - 1;
     for (int p = 0; p < passes; p++)
         memset(counts[p], 0, sizeof counts[p][0] << digit);
-    for (int64_t i = 0; i < n; i++)
-        for (int p = 0; p < passes; p++)
-            counts[p][a[i] >> (lowest + p * digit) & mask]++;
+    if (passes == 2)
+        for (int64_t i = 0; i < n; i++) {
+            uint64_t key = a[i];
+            counts[0][key >> lowest & mask]++;
+            counts[1][key >> (64 - digit)]++;
+        }
+    else
+        for (int64_t i = 0; i < n; i++)
+            for (int p = 0; p < passes; p++)
+                counts[p][a[i] >> (lowest + p * digit) & mask]++;
     for (int p = 0; p < passes; p++) {
         uint32_t *count = counts[p], at = 0;
         for (int64_t d = 0; d < (int64_t)1 << digit; d++) {
@@ -353,7 +363,7 @@ static int64_t recover_layer(const layer_t *t, const double *by_event, const uin
         for (int64_t i = 0; i < size; i++)
             sum[first + i] += whole ? paid[i] : paid[i] * share;
     }
-    return by_occurrence || !(t->annual_limit < INFINITY) ? exhausted : count_exhausted(t, annual, years);
+    return by_occurrence || !(t->annual_limit < INFINITY) ? exhausted : count_exhausted(t->annual_limit, annual, years);
 }
 
 /* The deal's YELT: returns how many rows have a loss (made_row, made_loss) and fills stats [n_layers, 6].
@@ -363,9 +373,16 @@ static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *
                                    const layer_t *layers, const double *charges, int64_t n_layers, int64_t every_day,
                                    int64_t first_day, int64_t last_day, double *stats)
 {
-    int bad = n && event[0] < 0;
-    for (int64_t i = 0; i < n; i++)
-        bad |= !(mean[i] >= 0.0 && mean[i] <= MAX_LOSS) || signbit(mean[i]);
+    /* As whole numbers, bits of losses rise with the losses; those of negative numbers and of no number are above. */
+    const double largest = MAX_LOSS;
+    uint64_t most, worst = 0;
+    memcpy(&most, &largest, sizeof most);
+    for (int64_t i = 0; i < n; i++) {
+        uint64_t bits;
+        memcpy(&bits, mean + i, sizeof bits);
+        worst = bits > worst ? bits : worst;
+    }
+    int bad = (n && event[0] < 0) || worst > most;
     for (int64_t i = 1; i < n; i++)
         bad |= event[i] <= event[i - 1];
     int64_t event_bits = 64 - yet->row_bits - yet->place_bits, deductibles = 0;
@@ -527,7 +544,7 @@ static int64_t quote_layers(const double *falling, const int32_t *rank, const in
         for (int64_t y = 0; y < years; y++)
             annual[y] = annual_recovery(&t, annual[y]);
         if (t.annual_limit < INFINITY)
-            exhausted = count_exhausted(&t, annual, years);
+            exhausted = count_exhausted(t.annual_limit, annual, years);
         else if (t.limit < INFINITY)
             for (int64_t y = 0; y < years; y++)
                 exhausted += occurrence_loss(&t, largest[y]) >= t.limit && annual[y] > 0.0;
