@@ -25,8 +25,8 @@ type Cache = Any
 
 EVENTS = ROOT / "events"
 
-#: 1 year-event table, 4 prices, 2 buckets, their sum, 1 retro, the net sum, 3 + 1 + 3 measures, 1 comparison, what 2 paths
-#: of contracts leave, 2 allocations, 1 table
+#: 1 year-event table, 4 prices, 2 buckets, their sum, 1 retro, the net sum, 3 + 1 + 3 measures, 1 comparison,
+#: what 2 paths of contracts leave, 2 allocations, 1 table
 ALL_JOBS = 23
 
 
