@@ -328,9 +328,11 @@ static void reach_deductible(const yet_t *yet, const layer_t *t, const double *x
 }
 
 /* One layer on all years: adds our part of its recoveries to `sum`, fills `annual`; returns the exhausted years. */
-static int64_t recover_layer(const layer_t *t, const double *by_event, const uint32_t *event, const int32_t *starts,
-                             int64_t years, double *x, double *recovery, double *sum, double *annual)
+static int64_t recover_layer(const layer_t *layer, const double *by_event, const uint32_t *event, const int32_t *starts,
+                             int64_t years, double *x, double *recovery, double *restrict sum, double *restrict annual)
 {
+    /* A copy: what is stored below cannot change it, so it stays in registers. */
+    const layer_t own = *layer, *t = &own;
     int by_occurrence = !(t->annual_limit < INFINITY) && t->limit < INFINITY, whole = t->share == 1.0;
     double binds = t->deductible > 0.0 ? t->deductible : t->annual_limit, share = t->share;
     int64_t exhausted = 0;
