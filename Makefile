@@ -12,7 +12,7 @@ UV = $$(if .tools/bin/uv --version >/dev/null 2>&1; then echo .tools/bin/uv; els
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.13 --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup check format test demo example image lock clean
+.PHONY: help setup check format test demo kernel example image lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1#/p' Makefile | while IFS='#' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
@@ -36,6 +36,12 @@ test: setup ## run all tests; what cannot run here is skipped, named and explain
 demo: setup ## the whole system on this machine: deploy, compute a portfolio, show figures and a report
 	.venv/bin/riskmill demo
 
+# `make setup` builds it for this machine; this also builds the other architecture's, where there is a cross compiler.
+# sam build and the worker's image copy what is built here: each platform loads its own, or computes with numpy alone.
+kernel: setup ## build the compiled kernel, for x86-64 and arm64 as far as there are compilers
+	$(PYTHON) setup.py --quiet build_ext --inplace
+	@.venv/bin/riskmill version
+
 example: setup ## build the example portfolio (SIZE=small|full)
 	$(PYTHON) examples/us_nat_cat/build.py --size $(SIZE)
 
@@ -58,9 +64,11 @@ lock: .tools/.stamp ## compile the hash-locked requirement files (UPGRADE=1 for 
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
+	$(COMPILE) requirements/peers-engine.in -o requirements/peers-engine.txt
 	$(COMPILE) requirements/layer.in -c requirements/dev.txt -o layers/dependencies/requirements.txt
 
 clean: ## remove what can be made again, but the environments
+	rm -f layers/domain/riskmill/models/_kernel.*.bin
 	rm -rf .aws-sam build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.tools/*' -exec rm -rf {} +
 
@@ -78,7 +86,7 @@ clean: ## remove what can be made again, but the environments
 	fi
 	@touch $@
 
-.venv/.stamp: requirements/dev.txt pyproject.toml .python-version .tools/.stamp
+.venv/.stamp: requirements/dev.txt pyproject.toml setup.py layers/domain/riskmill/models/_kernel.c .python-version .tools/.stamp
 	@$(call environment,.venv,requirements/dev.txt)
 	@$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation -e .
 	@touch $@

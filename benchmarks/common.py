@@ -86,9 +86,9 @@ def cache_server() -> Iterator[tuple[int, str]]:
         server.wait()
 
 
-def peers_python() -> Path:
-    """Return the interpreter of the peers' environment, made by uv from its hash-locked file when absent or older."""
-    folder, locked = ROOT / ".venv-peers", ROOT / "requirements" / "peers.txt"
+def peers_python(name: str = "peers") -> Path:
+    """Return the interpreter of an environment of peers, made by uv from its hash-locked file when absent or older."""
+    folder, locked = ROOT / f".venv-{name}", ROOT / "requirements" / f"{name}.txt"
     python, stamp = folder / "bin" / "python", folder / ".stamp"
     if python.exists() and stamp.exists() and stamp.stat().st_mtime >= locked.stat().st_mtime:
         return python

@@ -42,11 +42,15 @@ STACK = "riskmill"
 def version(as_json: Json = False) -> None:
     """Say which riskmill this is."""
     from riskmill.jobs import ENGINE_ABI
+    from riskmill.models.kernel import KERNEL
 
+    python = sys.version.split()[0]
     if as_json:
-        emit({"version": __version__, "engine": ENGINE_ABI, "python": sys.version.split()[0]})
+        facts = {"version": __version__, "engine": ENGINE_ABI, "kernel": KERNEL.name, "python": python}
+        emit(facts | ({"kernel_why": KERNEL.why} if KERNEL.why else {}))
     else:
-        typer.echo(f"riskmill {__version__} ({ENGINE_ABI}, Python {sys.version.split()[0]})")
+        why = f": {KERNEL.why}" if KERNEL.why else ""
+        typer.echo(f"riskmill {__version__} ({ENGINE_ABI}, {KERNEL.name} kernel{why}; Python {python})")
 
 
 # ---- the embedded cloud

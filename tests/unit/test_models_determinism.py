@@ -11,6 +11,7 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from golden import chain
+from riskmill.models import kernel
 
 #: A change here is a change of every result: it needs a new model version, or a new ENGINE_ABI in jobs.py.
 DIGESTS = {
@@ -34,11 +35,16 @@ DIGESTS = {
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="bytes are promised per architecture; pinned on x86-64")
 
 
-def _with_features_off(features: list[str]) -> tuple[dict[str, str], list[str]]:
+#: The compiled kernel, where there is one, and numpy alone.
+KERNELS = ["compiled", "numpy"] if kernel.compiled() else ["numpy"]
+
+
+def _in_a_process(choice: str, features_off: list[str]) -> tuple[dict[str, str], list[str]]:
     root = Path(chain.__file__).resolve().parents[2]
     environment = {
         **os.environ,
-        "NPY_DISABLE_CPU_FEATURES": " ".join(features),
+        "NPY_DISABLE_CPU_FEATURES": " ".join(features_off),
+        "RISKMILL_KERNEL": choice,
         "PYTHONPATH": os.pathsep.join([str(root / "layers" / "domain"), str(root / "tests")]),
     }
     done = subprocess.run(
@@ -54,13 +60,20 @@ def test_the_chain_of_all_models_gives_the_pinned_bytes() -> None:
 
 
 @x86
+def test_the_chain_gives_the_pinned_bytes_without_the_compiled_kernel() -> None:
+    digests, _ = _in_a_process("numpy", [])
+    assert digests == DIGESTS
+
+
+@x86
+@pytest.mark.parametrize("choice", KERNELS)
 @pytest.mark.parametrize("kept", [0, 1], ids=["all dispatch off", "only the lowest level of dispatch"])
-def test_the_bytes_do_not_depend_on_the_hosts_vector_instructions(kept: int) -> None:
+def test_the_bytes_do_not_depend_on_the_hosts_vector_instructions(kept: int, choice: str) -> None:
     switchable = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
     off = switchable[kept:]
     if not off:
         pytest.skip("this host has no vector instructions that numpy could do without")
-    digests, features = _with_features_off(off)
+    digests, features = _in_a_process(choice, off)
     assert not set(off) & set(features)
     assert digests == DIGESTS
 

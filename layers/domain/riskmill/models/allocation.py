@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.metrics import TailWithout, tail_weights
 from riskmill.models.occurrences import F64, check_yelt, check_yet, need, split_blocks, trial_starts, trials_of
 from riskmill.models.pricing import (
@@ -241,6 +242,9 @@ def _check_leaf(leaf: Arrays, params: AllocateParams) -> None:
 
 def _annual_losses(leaf: Arrays, yet: Arrays) -> tuple[Array, Array, F64]:
     """Return, for each year in which a member has a loss: the member, the trial within the block, the annual loss."""
+    done = kernel.annual_losses(leaf, yet)
+    if done is not None:
+        return done
     offsets, loss = leaf["member_offsets"], leaf["member_loss"].astype(np.float64)
     trial = yet["trial"][leaf["member_row"]]
     if not trial.size:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.occurrences import F64, I64, sum_by_trial
 from riskmill.terms import Terms
 
@@ -145,8 +146,11 @@ def event_order_recovery(terms: Terms, loss: F64, starts: I64) -> tuple[F64, F64
     a year recovers `f(x1 + .. + xk) - f(x1 + .. + xk-1)`, f being the aggregate terms; years in which these do not
     bind recover their occurrence losses as they stand.
     """
-    total = sum_by_trial(loss, starts)
     deductible, limit = terms.aggregate_deductible, annual_limit(terms)
+    done = kernel.event_order_recovery(loss, starts, deductible, limit)
+    if done is not None:
+        return done
+    total = sum_by_trial(loss, starts)
     annual = annual_recovery(terms, total)
     if deductible > 0:
         recovery = np.zeros(loss.size)
@@ -252,6 +256,10 @@ def reinstatement_fraction(terms: Terms, annual: F64) -> F64:
     if limit == 0.0:
         return fraction
     for j, charge in enumerate(terms.reinstatements):
-        if charge > 0:
-            fraction = fraction + charge * excess_of_loss(annual, j * limit, limit) / limit
+        if charge > 0 and j == 0:
+            fraction = charge * excess_of_loss(annual, 0.0, limit) / limit
+        elif charge > 0:
+            # Few years use up more than the first reinstatement.
+            years = np.flatnonzero(annual > j * limit)
+            fraction[years] += charge * excess_of_loss(annual[years], j * limit, limit) / limit
     return fraction

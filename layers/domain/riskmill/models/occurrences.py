@@ -57,14 +57,15 @@ class YetIndex:
 
     def occurrences(self, slots: I64) -> I32:
         """Return the rows at which the events in these slots occur, event by event."""
-        count = self.count[slots]
-        if not slots.size:
-            return self.rows[:0]
-        end = np.cumsum(count)
-        at = np.repeat(self.begin[slots] - (end - count), count)
-        at += np.arange(at.size)
-        rows: I32 = self.rows[at]
+        rows: I32 = self.rows[self.places(slots, self.count[slots])]
         return rows
+
+    def places(self, slots: I64, count: I64) -> I64:
+        """Return where in `rows` the occurrences of the events in these slots are, event by event."""
+        end = np.cumsum(count)
+        at: I64 = np.repeat(self.begin[slots] - (end - count), count)
+        at += np.arange(at.size)
+        return at
 
 
 def index_yet(yet: Arrays) -> YetIndex:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from riskmill.checks import deal_problems
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.catalogue import DAYS_IN_MONTH
 from riskmill.models.contracts import (
     EventFacts,
@@ -137,6 +138,11 @@ def price_deal(params: PriceDealParams, inputs: Sequence[Arrays]) -> dict[str, A
     above 0 only) and layer_stats float64 [layers, len(LAYER_STATS)].
     Raises ModelError for a bad ELT or YET, or terms that contradict each other or need what the ELT does not have.
     """
+    if len(inputs) == 2 and params.sampling is None and not params.indices:
+        days = None if params.period == WHOLE_YEAR else (params.period.first, params.period.last)
+        done = kernel.price_deal(params.layers, inputs[0], check_yet(inputs[1]), rate=params.rate, days=days)
+        if done is not None:
+            return {"row": done[0], "loss": done[1], "layer_stats": done[2]}
     deal = recover_deal(params, inputs)
     total = np.zeros(deal.row.size)
     stats = np.zeros((len(params.layers), len(LAYER_STATS)))

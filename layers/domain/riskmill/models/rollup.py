@@ -7,8 +7,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from riskmill.errors import ModelError
+from riskmill.models import kernel
 from riskmill.models.contracts import EventFacts, occurrence_loss, recoveries
-from riskmill.models.occurrences import check_yelt, check_yet, need, trial_starts
+from riskmill.models.occurrences import F64, I32, check_yelt, check_yet, need, trial_starts
 from riskmill.models.pricing import LAYER_STATS, Period, industry_losses
 from riskmill.models.registry import model
 from riskmill.outputs import Array, Arrays
@@ -32,14 +33,8 @@ def roll_up(params: RollUpParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     member_offsets int64 [n + 1] into member_row int32 and member_loss float32; layer_offsets int64 [n + 1] into
     layer_stats float64 [layers, len(LAYER_STATS)]. Raises ModelError for a child that is not a YELT.
     """
-    for child in inputs:
-        check_yelt(child)
-    total = np.zeros(max((int(child["row"][-1]) + 1 for child in inputs if child["row"].size), default=0))
-    for child in inputs:
-        # Rows of a child are unique, so a plain indexed sum counts each once.
-        total[child["row"]] += child["loss"]
-    row = np.flatnonzero(total > 0)
-    output: dict[str, Array] = {"row": row.astype(np.int32), "loss": total[row]}
+    row, loss = kernel.roll_up(inputs) or _summed(inputs)
+    output: dict[str, Array] = {"row": row, "loss": loss}
     if params.keep_members:
         for child in inputs:
             need(child, "member of a group", "layer_stats")
@@ -51,6 +46,18 @@ def roll_up(params: RollUpParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
             [child["layer_stats"] for child in inputs], np.empty((0, len(LAYER_STATS)), np.float64)
         )
     return output
+
+
+def _summed(children: Sequence[Arrays]) -> tuple[I32, F64]:
+    """Return row and loss of the sum of YELTs, in their order on each row."""
+    for child in children:
+        check_yelt(child)
+    total = np.zeros(max((int(child["row"][-1]) + 1 for child in children if child["row"].size), default=0))
+    for child in children:
+        # Rows of a child are unique, so a plain indexed sum counts each once.
+        total[child["row"]] += child["loss"]
+    row = np.flatnonzero(total > 0)
+    return row.astype(np.int32), total[row]
 
 
 def _offsets(sizes: Sequence[int]) -> Array:
