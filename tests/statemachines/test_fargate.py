@@ -159,8 +159,9 @@ def test_a_rollup_on_fargate_scales_from_nothing_to_n_workers_and_back_to_nothin
     prepared = tiny_portfolio(seed=fresh_seed(), deals=60, trials=20_000)
     assert fargate.tasks() == []
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", **SMALL_BATCHES)
-    most = 0
+    most, deadline = 0, time.monotonic() + 240
     while rollups.deployment.execution(run_id)[0] == "RUNNING":
+        assert time.monotonic() < deadline, "the run does not end"
         most = max(most, len(fargate.tasks()))
         assert len(fargate.running_scalers()) <= 1
         time.sleep(0.2)
