@@ -153,7 +153,7 @@ class Agent:
     def _start(self, arn: str, task: Mapping[str, Any]) -> Worker:
         name = arn.rpartition("/")[2]
         definition = self._definition(task["taskDefinitionArn"])["containerDefinitions"][0]
-        own = {entry["name"]: entry["value"] for entry in definition.get("environment", [])}
+        own = {entry["name"]: str(entry["value"]) for entry in definition.get("environment", [])}
         environment = own | self._environment
         with (self._logs / "workers.log").open("ab") as output:
             if self._mode != "never" and (self._mode == "always" or has_image(definition["image"])):

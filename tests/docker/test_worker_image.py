@@ -3,8 +3,10 @@
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -17,6 +19,7 @@ from docker_command import docker, done
 from riskmill.jobs import Job, content_key, job_key, object_name
 from riskmill.models import run_model
 from riskmill.outputs import Arrays, encode
+from riskmill_local.agent import Agent
 
 pytestmark = pytest.mark.docker
 
@@ -117,6 +120,61 @@ def test_the_worker_runs_a_batch_writes_the_same_bytes_as_this_process_and_ends_
     manifest = account.client("s3").get_object(Bucket="data", Key="runs/run-1/manifests/r0/r0-w0-b0.json")["Body"]
     assert list(json.load(manifest)["done"]) == [account.job.key]
     assert account.in_flight() == 0
+
+
+class OneTask:
+    """ECS as the agent asks it, with one task that is to run."""
+
+    def __init__(self, image: str, environment: dict[str, str]) -> None:
+        self.arn = f"arn:aws:ecs:eu-west-1:000000000000:task/c/{uuid.uuid4().hex}"
+        self.stopped = ""
+        self._definition = {
+            "image": image,
+            "environment": [{"name": name, "value": value} for name, value in environment.items()],
+        }
+
+    def list_clusters(self) -> dict[str, Any]:
+        return {"clusterArns": ["c"]}
+
+    def get_paginator(self, _: str) -> "OneTask":
+        return self
+
+    def paginate(self, **_: Any) -> list[dict[str, Any]]:
+        return [{"taskArns": [] if self.stopped else [self.arn]}]
+
+    def describe_tasks(self, **_: Any) -> dict[str, Any]:
+        return {"tasks": [{"taskArn": self.arn, "taskDefinitionArn": "d"}]}
+
+    def describe_task_definition(self, **_: Any) -> dict[str, Any]:
+        return {"taskDefinition": {"containerDefinitions": [self._definition]}}
+
+    def stop_task(self, *, reason: str, **_: Any) -> None:
+        self.stopped = reason
+
+
+def test_a_task_of_the_embedded_cloud_becomes_a_container_where_docker_has_its_image(
+    image: str, account: Account, tmp_path: Path
+) -> None:
+    """Read-only but /tmp, as on Fargate; it runs its batch, ends when idle, and ECS hears its exit code."""
+    account.client("sqs").send_message(QueueUrl=account.queue, MessageBody=json.dumps({"item": account.item}))
+    own = {"BUCKET": "data", "CONTROL_TABLE": "control", "QUEUE_URL": account.queue, "IDLE_MINUTES": "0.05"}
+    tasks = OneTask(image, own | {"WORKER_PROCESSES": "2"})
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "eu-west-1"}
+    agent = Agent(tasks, environment=keys | {"AWS_ENDPOINT_URL": account.endpoint}, logs=tmp_path)
+    name = f"riskmill-{tasks.arn.rpartition('/')[2]}"
+    seen, until = False, time.monotonic() + 120
+    try:
+        while not tasks.stopped:
+            assert time.monotonic() < until, (tmp_path / "workers.log").read_text()
+            agent.turn()
+            seen = seen or docker("inspect", name).returncode == 0
+            time.sleep(0.3)
+    finally:
+        agent.close()
+    assert seen
+    assert tasks.stopped == "Essential container exited: 0"
+    written = account.client("s3").get_object(Bucket="data", Key=object_name(account.job.ref))["Body"].read()
+    assert written == encode(run_model("simulate_years", 1, PARAMS, [CATALOGUE]))
 
 
 def test_the_worker_is_not_root_and_cannot_write_its_own_code(image: str) -> None:

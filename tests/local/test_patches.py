@@ -533,6 +533,21 @@ def test_a_failed_nested_execution_is_a_failed_task_with_the_description_as_caus
     assert (cause["Error"], cause["Cause"], cause["Status"], cause["Input"]) == ("Own", "why", "FAILED", '{"a": 1}')
 
 
+def test_an_execution_that_was_started_lives_on_when_its_starter_has_ended(patched: Stack) -> None:
+    """Stopping an execution ends what works for it; what it only started is another matter (MiniStack has no such
+    stopping of its own, so there is no wrong half)."""
+    states = patched.client("stepfunctions")
+    child = {"StartAt": "Wait", "States": {
+        "Wait": {"Type": "Wait", "Seconds": 1, "Next": "Pass"}, "Pass": {"Type": "Pass", "End": True}}}  # fmt: skip
+    created = states.create_state_machine(name=f"c{uuid.uuid4().hex[:8]}", definition=json.dumps(child), roleArn=ROLE)
+    parameters = {"StateMachineArn": created["stateMachineArn"], "Input": {}}
+    starter = patched.run(task("arn:aws:states:::states:startExecution", Parameters=parameters))
+    assert starter["status"] == "SUCCEEDED"
+    started = patched.wait(starter["output"]["ExecutionArn"])
+    assert started["status"] == "SUCCEEDED"
+    assert started["stopDate"] > starter["stopDate"]
+
+
 def test_a_task_timeout_and_its_path_form_hold(plain: Stack, patched: Stack) -> None:
     def scenario(stack: Stack) -> Any:
         machine = task(stack.function(SLEEPS), TimeoutSecondsPath="$.limit")

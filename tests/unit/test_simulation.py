@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from riskmill import quotas
 from riskmill.scaler import LAUNCHING_SECONDS
 from riskmill.strategy import Wish
+from riskmill_cli.main import app
 from riskmill_cli.simulate import Size, invented, predict
 from riskmill_cli.simulation import Assumptions, Work, launch_limit, simulate
 
@@ -87,3 +90,22 @@ def test_given_hours_of_work_are_the_hours_that_are_simulated() -> None:
         invented(50, 100_000), wish=Wish.of({"compute": "fargate"}), size=Size(work_hours=10.0), given=GIVEN
     )
     assert answer["work_hours"] == pytest.approx(10.0, rel=0.01)
+
+
+def test_the_command_answers_with_one_json_value_and_writes_charts(tmp_path: Path) -> None:
+    page = tmp_path / "charts" / "run.html"
+    answer = CliRunner().invoke(
+        app, ["simulate", "--deals", "60", "--trials", "100000", "--tasks", "4", "--out", str(page), "--json"]
+    )
+    assert answer.exit_code == 0, answer.output
+    told = json.loads(answer.stdout)
+    assert told["most_tasks"] <= 4
+    assert told["assumptions"]["max_tasks"] == 4
+    assert "tasks running" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [["--compute", "ec2"], ["--scaling", "magic"]])
+def test_a_word_that_the_command_does_not_know_is_refused(arguments: list[str]) -> None:
+    answer = CliRunner().invoke(app, ["simulate", "--deals", "3", *arguments])
+    assert answer.exit_code != 0
+    assert arguments[1] in answer.output
