@@ -31,7 +31,8 @@ static void mix(const void *bytes, size_t size)
 
 static uint64_t occurrences[ROWS];
 static int32_t trial[ROWS], grouped[ROWS], event_of[ROWS], event[EVENTS], events[EVENTS];
-static int64_t begin[EVENTS + 1], starts[TRIALS];
+static int32_t begin[EVENTS + 1];
+static int64_t starts[TRIALS];
 static int16_t day[ROWS];
 static double mean[EVENTS], x[ROWS], recovery[ROWS], annual[TRIALS];
 

@@ -224,7 +224,7 @@ static int64_t count_exhausted(double annual_limit, const double *annual, int64_
 typedef struct {
     const uint64_t *occurrences;
     const int32_t *trial;  /* of each of them */
-    const int64_t *begin;  /* of each event's occurrences: by id [ids + 1], or else by slot [slots + 1] */
+    const int32_t *begin;  /* of each event's occurrences: by id [ids + 1], or else by slot [slots + 1] */
     const int32_t *events; /* event of each slot [slots] */
     const int16_t *day;    /* of each row */
     int64_t rows, slots, ids, trials;
@@ -767,7 +767,7 @@ static PyObject *py_price_deal(PyObject *module, PyObject *arguments)
                                  &first_day, &last_day)) {
         yet_t yet = {.occurrences = NUMBERS(held, 0, uint64_t),
                      .trial = NUMBERS(held, 1, int32_t),
-                     .begin = NUMBERS(held, 2, int64_t),
+                     .begin = NUMBERS(held, 2, int32_t),
                      .events = NUMBERS(held, 3, int32_t),
                      .day = NUMBERS(held, 4, int16_t),
                      .slots = LENGTH(held, 3, int32_t),

@@ -146,7 +146,7 @@ def _inverted(yet: Arrays) -> _Inverted | None:
     by_slot = np.append(index.begin[: index.events.size], rows)
     ids = int(index.events[-1]) + 1 if index.slot_of_event.size and rows else 0
     begin = by_slot[np.searchsorted(index.events, np.arange(ids + 1))] if ids else by_slot
-    arrays = (packed, trial[index.rows], begin.astype(np.int64), index.events, day)
+    arrays = (packed, trial[index.rows], begin.astype(np.int32), index.events, day)
     return _Inverted(arrays, (ids, trials_of(yet), row_bits, place_bits))
 
 

@@ -5,6 +5,7 @@ event, not in the order of time, so a sum may differ from price_deal's by roundi
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,13 +88,16 @@ def quote_deal(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Array
     slots = index.slots(elt["event"][hit])
     count = index.count[slots]
     trial_of_occurrence: I32 = yet.derive("quotes.trial", _trial_of_occurrence)
-    trial = trial_of_occurrence[index.places(slots, count)].astype(np.intp)
-    years = _years(trial, trials)
+    trial = trial_of_occurrence.take(index.places(slots, count)).astype(np.intp)
+    scratch = _scratch(trials)
+    years = _years(trial, scratch.number)
     stats = []
     for terms, losses in zip(params.layers, by_event, strict=True):
         occurrence = np.repeat(losses[hit], count)
-        total = np.bincount(trial, occurrence, minlength=trials)
-        annual = annual_recovery(terms, total[years])
+        np.add.at(scratch.total, trial, occurrence)
+        total = scratch.total.take(years)
+        scratch.total[years] = 0.0
+        annual = annual_recovery(terms, total)
         exhausted = 0
         if annual_limit(terms) < math.inf:
             exhausted = int(np.count_nonzero(annual >= annual_limit(terms))) if annual_limit(terms) > 0 else 0
@@ -105,15 +109,32 @@ def quote_deal(params: QuoteParams, inputs: Sequence[Arrays]) -> dict[str, Array
     return {"layer_stats": np.array(stats, np.float64).reshape(-1, len(LAYER_STATS))}
 
 
-def _years(trial: I64, trials: int) -> I64:
-    """Return the trials with an occurrence, each once: those to which terms are applied."""
-    if trial.size > trials // 8:
-        return np.flatnonzero(np.bincount(trial, minlength=trials))
-    number = np.arange(trial.size, dtype=np.uint16 if trial.size <= 1 << 16 else np.int32)
-    last = np.empty(trials, number.dtype)
-    last[trial] = number
-    years: I64 = trial[last[trial] == number]
-    return years
+class _Scratch(threading.local):
+    """Arrays of one number a trial, kept from deal to deal: making and clearing them costs more than using them."""
+
+    def __init__(self) -> None:
+        #: all 0 between deals
+        self.total = np.zeros(0)
+        self.number = np.zeros(0, np.int32)
+
+
+_SCRATCH = _Scratch()
+
+
+def _scratch(trials: int) -> _Scratch:
+    if _SCRATCH.total.size != trials:
+        _SCRATCH.total, _SCRATCH.number = np.zeros(trials), np.zeros(trials, np.int32)
+    return _SCRATCH
+
+
+def _years(trial: I64, last: I32) -> I64:
+    """Return the trials with an occurrence, each once: those to which terms are applied. `last` is overwritten."""
+    # Half the memory stays in a core's cache.
+    small = trial.size <= 1 << 16
+    number = np.arange(trial.size, dtype=np.uint16 if small else np.int32)
+    known = last.view(number.dtype)[: last.size]
+    known[trial] = number
+    return trial.compress(known.take(trial) == number)
 
 
 def _trial_of_occurrence(yet: Arrays) -> I32:
