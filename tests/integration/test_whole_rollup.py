@@ -141,8 +141,8 @@ def _groups_above(prepared: PreparedPortfolio, deal: str) -> set[str]:
 def test_a_changed_deals_path_is_the_deal_what_sums_it_what_covers_it_and_what_is_measured_of_those(
     rollups: Rollups,
 ) -> None:
-    """Every job of the path is named here. D03 is in group south, in two blocks of trials; of north only the share of
-    the tail is computed again, since the tail's years are the whole portfolio's."""
+    """Every job of the path is named here. D03 is in group south, in two blocks of trials; of north only the shares
+    of the tails are computed again (and what outwards contracts leave of them), since their years are the whole's."""
     before = tiny_portfolio(seed=fresh_seed(), trials=100_500)
     after = with_changed_deal(before, "D03")
     assert rollups.roll_up(before).status == "SUCCEEDED"
@@ -171,6 +171,11 @@ def test_a_changed_deals_path_is_the_deal_what_sums_it_what_covers_it_and_what_i
         "measure group all gross block 0",
         "measure group all net block 0",
         "measure group all ceded block 0",
+        "compare_groups groups north to south block 0",
+        "retained tail after 2 sets of outwards contracts block 0",
+        "retained tail after 2 sets of outwards contracts block 1",
+        "retained tail after 3 sets of outwards contracts block 0",
+        "retained tail after 3 sets of outwards contracts block 1",
         "allocate bucket group north/ block 0",
         "allocate bucket group south/ block 0",
         "tabulate_deals deals of the portfolio block 0",
