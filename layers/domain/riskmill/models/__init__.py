@@ -1,6 +1,21 @@
-"""The risk models. Importing this package registers every one of them."""
+"""The risk models. Importing this package registers every one of them, users' models (riskmill.user_models) last."""
 
+from riskmill import user_models
 from riskmill.models import allocation, catalogue, metrics, pricing, rollup
-from riskmill.models.registry import MODELS, Model, model, run_model
+from riskmill.models.discovery import import_all
+from riskmill.models.registry import MODELS, Model, find_model, model, run_model
 
-__all__ = ["MODELS", "Model", "allocation", "catalogue", "metrics", "model", "pricing", "rollup", "run_model"]
+import_all(user_models)
+
+__all__ = [
+    "MODELS",
+    "Model",
+    "allocation",
+    "catalogue",
+    "find_model",
+    "metrics",
+    "model",
+    "pricing",
+    "rollup",
+    "run_model",
+]
