@@ -48,5 +48,5 @@ def multiples(alpha: float) -> F64:
     with localcontext(prec=28):
         power = -1 / Decimal(alpha)
         found = [((BUCKETS - k - Decimal("0.5")) / BUCKETS) ** power for k in range(BUCKETS)]
-        mean = sum(found) / BUCKETS
+        mean = sum(found, Decimal(0)) / BUCKETS
         return np.array([float(each / mean) for each in found])

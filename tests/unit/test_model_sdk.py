@@ -1,6 +1,7 @@
 """Models of one's own: found, registered, run on files, and pricing deals of a portfolio."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -232,6 +233,32 @@ def test_random_losses_need_a_portfolio_with_secondary_uncertainty() -> None:
     load_file(PARETO)
     with pytest.raises(ModelError, match="secondary_uncertainty"):
         run_model("pareto_severity", 1, {"layers": [ALL_OF_IT], "alpha": 2.0}, [elt({1: 10}), yet([[1]])])
+
+
+def test_the_guide_shows_the_example_as_it_is() -> None:
+    guide = (EXAMPLES.parents[1] / "docs" / "model-sdk.md").read_text()
+    assert NTH.read_text() in guide
+
+
+def test_the_guides_session_gives_what_the_guide_says(tmp_path: Path) -> None:
+    guide = (EXAMPLES.parents[1] / "docs" / "model-sdk.md").read_text()
+    params = re.search(r"^\$ echo '(.*)' > params.json$", guide, re.MULTILINE)
+    assert params is not None
+    (tmp_path / "params.json").write_text(params[1])
+    (tmp_path / "elt.csv").write_text("event,mean:float64\n1,120\n2,90\n")
+    np.savez(
+        tmp_path / "yet.npz",
+        allow_pickle=False,
+        trial=np.array([0, 0, 1, 2, 2], np.int32),
+        day=np.array([5, 90, 7, 20, 300], np.int16),
+        event=np.array([1, 2, 2, 2, 1], np.int32),
+        trials=np.array([3]),
+    )
+    words = ["--params", tmp_path / "params.json", "--input", tmp_path / "elt.csv", "--input", tmp_path / "yet.npz"]
+    done = riskmill("run-model", "nth_event_cover", "--file", NTH, *words, "--out", tmp_path / "out.npz")
+    assert done.exit_code == 0, done.output
+    made = read_arrays(tmp_path / "out.npz")
+    assert (made["row"].tolist(), made["loss"].tolist()) == ([1, 4], [40.0, 60.0])
 
 
 # ---- the toolbox
