@@ -37,6 +37,7 @@ from riskmill.checks import (
     shown,
     terms_problems,
 )
+from riskmill.deal_models import pricing_problems, read_pricing_params
 from riskmill.errors import ModelError, PortfolioInvalid
 from riskmill.jobs import content_key
 from riskmill.model_faults import faults_of
@@ -400,6 +401,7 @@ class _Reader:
                 lambda row: outside[row],
                 WITHIN_YEAR,
             )
+        self._pricing_models(deals)
         ids, layered = deals.texts.get("deal_id"), self._ids("layers", "deal_id")
         if ids is not None and layered is not None:
             self._add(
@@ -612,6 +614,22 @@ class _Reader:
                 problem = f"group {shown(ids[row])} is called {shown(known[ids[row]])} elsewhere and {shown(name)} here"
                 self._add(groups, "group_name", [row], problem, None, "one name for each group")
 
+    def _pricing_models(self, deals: Cells) -> None:
+        """Check the models that deals name and their parameters, but for what they say of layers."""
+        models, params = deals.texts.get("pricing_model"), deals.texts.get("pricing_params")
+        if models is None or params is None:
+            return
+        for row, (model, text) in enumerate(zip(models.rows(), params.rows(), strict=True)):
+            if model is None and text is None:
+                continue
+            try:
+                own = {} if text is None else read_pricing_params(text)
+            except ModelError as error:
+                self._add(deals, "pricing_params", [row], str(error), None, "a JSON object")
+                continue
+            for field, problem, allowed in pricing_problems(model, own, None):
+                self._add(deals, field, [row], problem, None, allowed)
+
     def _build(self, head: PortfolioFile) -> PreparedPortfolio:
         """Build the portfolio of a folder without faults."""
         catalogue = encode(_catalogue(self.tables["perils"], self.tables["events"]))
@@ -674,14 +692,17 @@ class _Reader:
         columns = [cells.texts[name].rows() for name in names]
         brokerages = np.nan_to_num(cells.numbers["brokerage"].values).tolist()
         subjects = cells.texts["elt_id"].rows()
+        own = [cells.texts[name].rows() for name in ("pricing_model", "pricing_params")]
         return [
             {
                 **dict(zip(names, row, strict=True)),
                 "brokerage": brokerage,
                 "elt": elts[subject],
                 "layers": layers[row[0]],
+                "pricing_model": model,
+                "pricing_params": {} if params is None else read_pricing_params(params),
             }
-            for *row, brokerage, subject in zip(*columns, brokerages, subjects, strict=True)
+            for *row, brokerage, subject, model, params in zip(*columns, brokerages, subjects, *own, strict=True)
         ]
 
     def _group_models(self) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
         lambda d: d["deals"].append(7),
         [
             "portfolio: deals[2]: 7 is not an object (allowed: an object with deal_id, cedant, "
-            "business_unit, inception, expiry, currency, brokerage, elt, layers)"
+            "business_unit, inception, expiry, currency, brokerage, elt, layers, pricing_model, pricing_params)"
         ],
     ),
     "another currency": (

@@ -610,7 +610,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         edited("deals", b"cedant", b"broker"),
         [
             "deals.csv: broker: is not a column of deals (did you mean brokerage?) (allowed: deal_id, cedant, "
-            "business_unit, inception, expiry, currency, brokerage, elt_id)",
+            "business_unit, inception, expiry, currency, brokerage, elt_id, pricing_model, pricing_params)",
             "deals.csv: cedant: this column is missing "
             "(allowed: 1 to 200 printable characters without spaces around them)",
         ],

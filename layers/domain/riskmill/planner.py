@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from riskmill.deal_models import is_price_model
 from riskmill.errors import PortfolioInvalid
 from riskmill.graph import JobGraph
 from riskmill.jobs import KEY_BYTES
@@ -37,6 +38,10 @@ DEFAULT_RATES: dict[str, float] = {
     "tabulate_deals": 1e-3,
     "fit_tail": 2.5e-2,
 }
+
+#: The same for a price by a user's model, which is taken for slower than ours, and for one that nothing is known of.
+USERS_PRICE_RATE = 1e-7
+UNKNOWN_RATE = 1e-3
 
 #: Seconds that any job costs beside its model: reading inputs and writing the output.
 JOB_OVERHEAD_SECONDS = 0.008
@@ -107,9 +112,16 @@ def frontier(graph: JobGraph, run: NDArray[np.bool_]) -> NDArray[np.int32]:
 def estimate_seconds(graph: JobGraph, rates: Mapping[str, float]) -> NDArray[np.float64]:
     """Return estimated seconds of each job (float64 [n]); `rates` maps `model@version` to seconds per unit of work."""
     per_spec = np.array(
-        [rates.get(f"{s.model}@{s.version}", DEFAULT_RATES.get(s.model, 1e-3)) for s in graph.specs], dtype=np.float64
+        [rates.get(f"{s.model}@{s.version}", _first_rate(s.model, s.version)) for s in graph.specs], dtype=np.float64
     )
     return JOB_OVERHEAD_SECONDS + per_spec[graph.spec] * graph.work
+
+
+def _first_rate(model: str, version: int) -> float:
+    """Return the rate of a model before any was measured."""
+    if model in DEFAULT_RATES:
+        return DEFAULT_RATES[model]
+    return USERS_PRICE_RATE if is_price_model(model, version) else UNKNOWN_RATE
 
 
 def _consumers(graph: JobGraph, run: NDArray[np.bool_]) -> tuple[list[int], list[int], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ lead somewhere, no group contains itself, no deal is counted twice and every dea
 from collections.abc import Iterator
 from datetime import date
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -32,6 +32,7 @@ from riskmill.checks import (
     terms_problems,
     text_problem,
 )
+from riskmill.deal_models import pricing_problems
 from riskmill.errors import PortfolioInvalid
 from riskmill.jobs import canonical, content_key
 from riskmill.memory import collector_paused
@@ -121,6 +122,9 @@ class Deal(_Frozen):
     #: sd_independent, sd_correlated, exposure float64)
     elt: Key
     layers: Annotated[tuple[Layer, ...], Field(min_length=1), AfterValidator(_by_layer_id)]
+    #: `name@version` of the model that prices the deal (docs/model-sdk.md), and parameters of its own; None: price_deal
+    pricing_model: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = later(None)
+    pricing_params: dict[str, Any] = later({})
 
 
 def _sorted_ids(ids: tuple[Id, ...]) -> tuple[Id, ...]:
@@ -301,6 +305,12 @@ def _soundness_faults(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
                 yield (*here, "layers", number, "terms", "index"), *no_index(layer.terms.index)
         for number, field, problem, allowed in deal_problems([layer.terms for layer in deal.layers]):
             yield (*here, "layers", number, "terms", field), problem, allowed
+        if deal.pricing_model is not None or deal.pricing_params:
+            terms = [layer.terms for layer in deal.layers]
+            for field, problem, allowed in pricing_problems(deal.pricing_model, deal.pricing_params, terms):
+                yield (*here, field), problem, allowed
+            if portfolio.pricing.cost_of_capital > 0:
+                yield (*here, "pricing_model"), OWN_MODEL_AND_TAIL, "pricing.cost_of_capital 0"
         outside = outside_year(deal.inception, deal.expiry, portfolio.trial_year)
         if outside is not None and deal.expiry >= deal.inception:
             yield (*here, "inception"), outside, WITHIN_YEAR
@@ -354,6 +364,9 @@ def _repeated(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
         if name in names[:at]:
             yield ("indices", at, "index"), f"{shown(name)} stands twice", "each index once"
 
+
+#: Why a deal with a model of its own has no load for the tail: `price_tail` takes layers through the standard terms.
+OWN_MODEL_AND_TAIL = "cannot go with a cost of capital: the tail's load is made by the standard terms"
 
 #: What is wrong with a rate of the portfolio's own currency.
 OWN_RATE = "is the portfolio's own currency, whose rate is 1"

@@ -302,6 +302,8 @@ DEALS = Table(
         ),
         Column("brokerage", "number", "Brokerage on the premium.", default="0", unit="fraction", minimum=0, maximum=1),
         _identifier("elt_id", "The deal's subject losses: an ELT of `elts`."),
+        Column("pricing_model", "text", "Model of your own that prices it, as `name@version`.", default="price_deal"),
+        Column("pricing_params", "text", "Parameters of that model: a JSON object.", default="none"),
     ),
     ("deal_id",),
 )

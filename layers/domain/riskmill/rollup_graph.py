@@ -12,6 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 from riskmill.checks import days_of
+from riskmill.deal_models import PRICE_DEAL, named_model
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
 from riskmill.memory import collector_paused
 from riskmill.models.catalogue import BLOCK_TRIALS
@@ -163,7 +164,8 @@ class _Rollup:
             # Sampled losses are counted from the block's first trial, so each block has its own parameters.
             sampled = self.portfolio.secondary_uncertainty
             of_block = [sampled_from(params, first) for first, _ in self.blocks] if sampled else [params]
-            specs = [self.graph.spec("price_deal", 1, each) for each in of_block]
+            model = PRICE_DEAL if deal.pricing_model is None else named_model(deal.pricing_model)
+            specs = [self.graph.spec(*model, each) for each in of_block]
             known = self.priced[deal.deal_id] = _Priced(
                 specs=specs if sampled else specs * len(self.blocks),
                 elt=self.graph.external(f"i:{deal.elt}"),
@@ -434,7 +436,7 @@ def price_params(portfolio: Portfolio, deal: Deal, terms: list[dict[str, object]
         params["indices"] = names
     if portfolio.secondary_uncertainty:
         params["sampling"] = {"seed": portfolio.seed, "first_trial": 0, "stream": deal.elt}
-    return params
+    return params | deal.pricing_params
 
 
 def sampled_from(params: dict[str, Any], first_trial: int) -> dict[str, Any]:

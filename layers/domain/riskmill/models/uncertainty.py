@@ -224,6 +224,17 @@ def sample_losses(sampling: Sampling, elt: Arrays, yet: Arrays, row: I32, event:
     return loss
 
 
+def uniform_numbers(sampling: Sampling, elt: Arrays, yet: Arrays, row: I32) -> F64:
+    """Return a uniform number in [0, 1), of 53 bits, for each of these sorted rows, all of them events of the ELT.
+
+    A number depends on what a sampled loss depends on, and on nothing else (`sample_losses`).
+    """
+    check_elt(elt)
+    check_yet(yet)
+    numbers: F64 = (_own_words(sampling, elt, yet, row) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
+
+
 def _chunk_starts(yet: Arrays) -> I32:
     """Return where each chunk of trials begins in the YET, and its end."""
     return yet.derive("uncertainty.chunks", _find_chunks)
