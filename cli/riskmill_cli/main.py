@@ -20,6 +20,7 @@ from riskmill import __version__
 from riskmill.aws.deployment import Deployment, Uploaded
 from riskmill.errors import RiskmillError
 from riskmill_cli.cache_commands import cache_app, dlq_app
+from riskmill_cli.fit_command import fit
 from riskmill_cli.session import CloudName, connect, console, emit, phases, project_root, state_dir, told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -27,6 +28,7 @@ local_app = typer.Typer(no_args_is_help=True, help="The embedded cloud: everythi
 app.add_typer(local_app, name="local")
 app.add_typer(cache_app, name="cache")
 app.add_typer(dlq_app, name="dlq")
+app.command("fit")(fit)
 
 Folder = Annotated[Path, typer.Argument(help="portfolio folder (docs/portfolio-format.md)")]
 RunId = Annotated[str | None, typer.Argument(help="run id; the latest run if left out")]

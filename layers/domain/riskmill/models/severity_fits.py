@@ -122,7 +122,8 @@ def severity_quantile(fit: SeverityFit, probability: F64, threshold: float, *, m
     law = next(law for law in _LAWS if law.name == fit.law)
     row = np.array([[fit.parameters[name].value for name in law.names]])
     beyond = law.survival(row, np.array([[maximum]]), threshold)[0, 0] if np.isfinite(maximum) else 0.0
-    return law.quantile(row, 1 - probability[None, :] * (1 - beyond), threshold)[0]
+    quantiles: F64 = law.quantile(row, 1 - probability[None, :] * (1 - beyond), threshold)[0]
+    return quantiles
 
 
 def mean_excess(losses: F64, threshold: float = 0.0) -> tuple[F64, F64]:
