@@ -22,6 +22,9 @@ from riskmill_cli.session import BAD_INPUT, FAULTS_SHOWN, console, emit, told
 #: Resamples of the bootstrap when none are asked for.
 BOOTSTRAP = 200
 
+#: A preferred law with a p-value below this is pointed out; so is a trend.
+POOR_FIT = TREND = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class GroupFit:
@@ -175,7 +178,7 @@ def _fit_group(
         try:
             report = fit_counts(counts, bootstrap=bootstrap, seed=seed)
             figures["frequency"] = _plain(asdict(report))
-            if report.growth_p < 0.05:
+            if report.growth_p < TREND:
                 notes.append(
                     f"the number of losses has a trend ({report.growth * 100:+.1f}% a year, p {report.growth_p:.2g}): "
                     "the rate of all years is not today's"
@@ -184,7 +187,8 @@ def _fit_group(
             notes.append(f"frequency: {error}")
         if months is not None and days is not None and months.size:
             figures["season"] = _plain(asdict(fit_season(months, days)))
-        trend = severity_trend(years + (0.0 if days is None else days / 365), losses)
+        when: F64 = years + (np.zeros(years.size) if days is None else days / 365)
+        trend = severity_trend(when, losses)
         figures["severity_trend"] = None if trend is None else _plain(asdict(trend))
     try:
         top = math.inf if maximum is None else maximum
@@ -204,6 +208,10 @@ def _fit_group(
             )
     ranked = sorted((law.aic, law.law) for law in fits if law.aic is not None and not law.refused)
     figures["preferred"] = ranked[0][1] if ranked else None
+    for law in fits:
+        worst = min((p for p in (law.ks_p, law.ad_p) if p is not None), default=1.0)
+        if law.law == figures["preferred"] and worst < POOR_FIT:
+            notes.append(f"{_words(law.law)}: has the lowest AIC, but fits poorly (p {worst:.2g})")
     return GroupFit(name, losses, figures)
 
 
@@ -291,7 +299,8 @@ def facts(figures: Mapping[str, Any]) -> list[str]:
     if frequency := figures["frequency"]:
         lines.append(
             f"{frequency['events']:,} losses in {frequency['years']} years: rate {estimate(frequency['rate'])}, "
-            f"variance to mean {estimate(frequency['variance_to_mean'])}, dispersion p {frequency['dispersion_p']:.2g}: "
+            f"variance to mean {estimate(frequency['variance_to_mean'])}, "
+            f"dispersion p {frequency['dispersion_p']:.2g}: "
             f"{'no clustering shown' if frequency['clustering'] == 'none shown' else frequency['clustering']}"
         )
         lines.append(
