@@ -53,7 +53,7 @@ def _group(at: int, figures: Mapping[str, Any]) -> str:
     )
     words = "".join(f"<li>{escape(line)}</li>" for line in [*facts(figures), *figures["notes"]])
     charts = "".join(
-        f'<figure><figcaption>{title}</figcaption><div id="{kind}-{at}" class="chart tall" role="img" '
+        f'<figure><figcaption>{title}</figcaption><div id="{kind}-{at}" class="chart" role="img" '
         f'aria-label="{title}"></div></figure>'
         for kind, title in (
             ("exceedance", "Exceedance"),
@@ -65,7 +65,7 @@ def _group(at: int, figures: Mapping[str, Any]) -> str:
         f'<section aria-labelledby="h-{at}"><h2 id="h-{at}">{escape(figures["name"])} '
         f"<small>{figures['losses']:,} losses above the threshold</small></h2>{tables}"
         f'<div class="notes"><ul>{words}</ul></div>'
-        + (f'<div class="split">{charts}</div>' if figures["severity"] else "")
+        + (f'<div class="plots">{charts}</div>' if figures["severity"] else "")
         + "</section>"
     )
 
