@@ -22,6 +22,7 @@ from riskmill.errors import RiskmillError
 from riskmill.strategy import Wish
 from riskmill_cli.cache_commands import cache_app, dlq_app
 from riskmill_cli.model_commands import add_model_commands
+from riskmill_cli.fit_command import fit
 from riskmill_cli.session import CloudName, connect, console, emit, phases, project_root, state_dir, told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -30,6 +31,7 @@ app.add_typer(local_app, name="local")
 app.add_typer(cache_app, name="cache")
 app.add_typer(dlq_app, name="dlq")
 add_model_commands(app)
+app.command("fit")(fit)
 
 Folder = Annotated[Path, typer.Argument(help="portfolio folder (docs/portfolio-format.md)")]
 RunId = Annotated[str | None, typer.Argument(help="run id; the latest run if left out")]

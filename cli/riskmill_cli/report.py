@@ -60,9 +60,9 @@ _FIRST, _LAST = 2 / 1.06, 1000 * 1.06
 
 def render_report(summary: Summary) -> str:
     """Return the report as one HTML document."""
-    data = _pack(json.dumps(_data(summary), separators=(",", ":"), allow_nan=False).encode())
+    data = pack(json.dumps(_data(summary), separators=(",", ":"), allow_nan=False).encode())
     facts, run = summary.portfolio, summary.run
-    return Template(_asset("report.html")).substitute(
+    return Template(asset("report.html")).substitute(
         # a script in a deal's name cannot know the digest of the page that it is part of
         nonce=hashlib.blake2b(data.encode(), digest_size=16, key=facts.key.encode()[:64]).hexdigest(),
         title=escape(f"{facts.name} · risk rollup as at {facts.as_at}"),
@@ -80,24 +80,27 @@ def render_report(summary: Summary) -> str:
         notes="".join(f"<li>{note}</li>" for note in _notes(summary)),
         run_id=escape(run.run_id),
         key=escape(facts.key),
-        css=_asset("report.css"),
+        css=asset("report.css"),
         data=data,
-        library=_library(),
-        script=_asset("report.js"),
+        library=chart_library(),
+        script=asset("report.js"),
     )
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a file of report_assets."""
     return (Path(__file__).with_name("report_assets") / name).read_text(encoding="utf-8")
 
 
 @cache
-def _library() -> str:
-    return _pack(get_plotlyjs().encode())
+def chart_library() -> str:
+    """Return plotly.js as a page embeds it."""
+    return pack(get_plotlyjs().encode())
 
 
-def _pack(data: bytes) -> str:
+def pack(data: bytes) -> str:
+    """Return data as a page embeds it: gzip in base64, the same bytes every time."""
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
 
