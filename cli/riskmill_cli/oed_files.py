@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from riskmill.checks import Fault, FaultList, outwards_problems, reached_from, shown
+from riskmill.checks import Fault, FaultList, Members, outwards_problems, reached_from, shown
 from riskmill.errors import RiskmillError
 from riskmill.oed import (
     OLD_NAMES,
@@ -107,6 +107,10 @@ def _read(path: Path, table: Table, faults: FaultList) -> _File | None:
     return _File(sheet, rows, sound)
 
 
+def _members(portfolio: Portfolio) -> dict[str, Members]:
+    return {group.group_id: Members(group.deals, group.groups) for group in portfolio.groups}
+
+
 class _Importer:
     def __init__(self, portfolio: Portfolio, perils: Iterable[str], info: _File, scope: _File, side: Side) -> None:
         self.portfolio, self.info, self.scope, self.side = portfolio, info, scope, side
@@ -115,7 +119,8 @@ class _Importer:
         self.notes: list[str] = []
         self.deals = {deal.deal_id: deal for deal in portfolio.deals}
         self.groups = {group.group_id: group for group in portfolio.groups}
-        self.below = {group: reached_from(group, self.groups) for group in self.groups}
+        members = _members(portfolio)
+        self.below = {group: reached_from(group, members) for group in self.groups}
         self.deals_of = {
             group: frozenset(deal for member in members for deal in self.groups[member].deals)
             for group, members in self.below.items()
@@ -165,9 +170,7 @@ class _Importer:
         if "AA1" in (code.strip() for code in row["ReinsPeril"].split(";")) or self.perils <= covered:
             return
         left = ", ".join(sorted(self.perils - covered))
-        problem = (
-            f"{shown(row['ReinsPeril'])} does not cover {left}, and contracts cover every peril"
-        )
+        problem = f"{shown(row['ReinsPeril'])} does not cover {left}, and contracts cover every peril"
         self.add(self.info, at, "ReinsPeril", problem, "AA1, or codes that cover every peril of `perils`")
 
     def _cover(self, contract: _Contract) -> None:
@@ -519,7 +522,7 @@ def export_oed(folder: Path, out: Path) -> list[Path]:
 
 def _priorities(portfolio: Portfolio, numbers: dict[int, Outwards]) -> dict[int, int]:
     """Return an InuringPriority for each contract: after all those on groups below its own, then by its priority."""
-    groups = {group.group_id: group for group in portfolio.groups}
+    groups = _members(portfolio)
     below = {contract.group_id: reached_from(contract.group_id, groups) for contract in numbers.values()}
     made: dict[int, int] = {}
     # a group has fewer groups below it than one above it

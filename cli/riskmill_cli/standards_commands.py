@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from riskmill_cli.session import console, emit, told
+from riskmill_cli.session import CloudName, connect, console, emit, told
 
 standards_app = typer.Typer()
 
@@ -54,6 +54,32 @@ def export_oed(
         files = [str(path) for path in oed_files.export_oed(portfolio, out)]
         if as_json:
             emit({"files": files})
+            return
+        for name in files:
+            console.print(f"  {name}", markup=False)
+
+
+@standards_app.command("export-ord")
+def export_ord(
+    run_id: Annotated[str | None, typer.Argument(help="run id; the latest run if left out")] = None,
+    cloud: Annotated[CloudName, typer.Option(help="auto, local or aws")] = "auto",
+    stack: Annotated[str, typer.Option(envvar="RISKMILL_STACK", help="name of the CloudFormation stack")] = "riskmill",
+    out: Annotated[Path, typer.Option(help="folder to write the tables to")] = Path("ord"),
+    group: Annotated[
+        list[str] | None, typer.Option(help="group of the period loss tables, several times; the top group if left out")
+    ] = None,
+    periods: Annotated[bool, typer.Option(help="write period loss tables: a row for each loss")] = True,
+    as_json: Json = False,
+) -> None:
+    """Export a run's results as ORD: EPT, ALT, PSEPT, MPLT and SPLT as CSV and Parquet (docs/standards.md)."""
+    from riskmill_cli.ord_files import write_ord
+
+    with told(as_json):
+        deployment = connect(cloud, stack)
+        run = run_id or deployment.latest_run()
+        files = [str(path) for path in write_ord(deployment, run, out, (group or None) if periods else ())]
+        if as_json:
+            emit({"run_id": run, "files": files})
             return
         for name in files:
             console.print(f"  {name}", markup=False)
