@@ -185,6 +185,9 @@ class _Importer:
             if row["CededPercent"] not in (None, 1.0) and contract.row["ReinsType"] != "SS":
                 problem = f"is given, and {contract.row['ReinsType']} is no surplus share (SS)"
                 self.add(self.scope, at, "CededPercent", problem, "an empty cell")
+            if row["AccNumber"] is not None and row["PortNumber"] is None:
+                problem = "is empty, and OED knows an account (AccNumber) within a portfolio only"
+                self.add(self.scope, at, "PortNumber", problem, "a group_id of groups")
             deals |= self._deals_of_row(at, row)
             if row["PortNumber"] in self.groups and row["AccNumber"] is None and row["CedantName"] is None:
                 contract.named.append(row["PortNumber"])

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_portfolio import TRIALS, TinyPortfolio
 
 from riskmill.aws.deployment import Deployment
 from riskmill.errors import RiskmillError
@@ -23,6 +22,7 @@ from riskmill.results import Run, Summary
 from riskmill.rollup_graph import rollup_graph
 from riskmill.run_files import graph_file, portfolio_file
 from riskmill_cli.ord_files import write_ord
+from tiny_portfolio import TRIALS, TinyPortfolio
 
 #: Schema/ORD_Data_Types.csv of https://github.com/OasisLMF/ODS_OpenResultsData, codes of version 1
 STANDARD = {
