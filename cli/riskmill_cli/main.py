@@ -24,6 +24,7 @@ from riskmill_cli.cache_commands import cache_app, dlq_app
 from riskmill_cli.model_commands import add_model_commands
 from riskmill_cli.fit_command import fit
 from riskmill_cli.session import CloudName, connect, console, emit, phases, project_root, state_dir, told
+from riskmill_cli.standards_commands import standards_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 local_app = typer.Typer(no_args_is_help=True, help="The embedded cloud: everything on this machine, no account needed.")
@@ -32,6 +33,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(dlq_app, name="dlq")
 add_model_commands(app)
 app.command("fit")(fit)
+app.add_typer(standards_app)
 
 Folder = Annotated[Path, typer.Argument(help="portfolio folder (docs/portfolio-format.md)")]
 RunId = Annotated[str | None, typer.Argument(help="run id; the latest run if left out")]

@@ -13,12 +13,13 @@ type Format = Literal["csv", "parquet"]
 
 FORMATS: tuple[Format, ...] = ("csv", "parquet")
 
-_ARROW = {"text": pa.string(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
+#: Arrow type of each kind of column
+ARROW = {"text": pa.string(), "int32": pa.int32(), "float64": pa.float64(), "bool": pa.bool_()}
 
 
 def to_arrow(table: Table) -> pa.Table:
     """The table as an Arrow table: same columns, same order, typed; None is null."""
-    schema = pa.schema([pa.field(column.name, _ARROW[column.kind]) for column in table.columns])
+    schema = pa.schema([pa.field(column.name, ARROW[column.kind]) for column in table.columns])
     columns = list(zip(*table.rows, strict=True)) if table.rows else [()] * len(table.columns)
     return pa.table(
         [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
@@ -31,13 +32,18 @@ def write_tables(summary: Summary, folder: Path, formats: Iterable[Format] = FOR
     Raises OSError when the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    wanted = tuple(formats)
+    return [path for table in tables(summary) for path in write_table(table, folder, wanted)]
+
+
+def write_table(table: Table, folder: Path, formats: Iterable[Format] = FORMATS) -> list[Path]:
+    """Write one table into a folder that exists; return the paths. Raises OSError."""
     written: list[Path] = []
-    for table in tables(summary):
-        for kind in formats:
-            path = folder / f"{table.name}.{kind}"
-            if kind == "csv":
-                path.write_text(table.to_csv(), encoding="utf-8", newline="")
-            else:
-                pq.write_table(to_arrow(table), path, compression="zstd")
-            written.append(path)
+    for kind in formats:
+        path = folder / f"{table.name}.{kind}"
+        if kind == "csv":
+            path.write_text(table.to_csv(), encoding="utf-8", newline="")
+        else:
+            pq.write_table(to_arrow(table), path, compression="zstd")
+        written.append(path)
     return written

@@ -6,7 +6,9 @@ a bad cell can be quoted as it was written.
 
 import csv
 import difflib
+import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,31 @@ def read_sheet(folder: Path, table: Table, faults: FaultList) -> Sheet | None:
         return _read_parquet(path, table, faults)
     except OSError as error:
         # pyarrow's errors about a file's content are ValueErrors or OSErrors without a number
+        faults.add(path.name, None, f"cannot be read: {error.strerror or _first_line(error)}")
+    except pa.ArrowException as error:
+        faults.add(path.name, None, f"cannot be read: {_first_line(error)}")
+    return None
+
+
+def read_file(path: Path, table: Table, names: Mapping[str, str], faults: FaultList) -> Sheet | None:
+    """Read one table from a file of any name, CSV or Parquet, whose columns may be spelt in other ways.
+
+    `names`: the column's name by each spelling in small letters. None when the file cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            with path.open("rb") as stream:
+                content = pq.ParquetFile(stream).read()
+            content = content.rename_columns([names.get(name.lower(), name) for name in content.column_names])
+            known = _check_header(path.name, content.column_names, table, faults)
+            return _sheet(path.name, table, content, None, 1, faults) if known else None
+        data = path.read_bytes().removeprefix(_UTF8_BOM)
+        head, ending, rest = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").partition(b"\n")
+        spelt = [names.get(name.lower(), name) for name in next(csv.reader([head.decode(errors="replace")]), [])]
+        line = io.StringIO()
+        csv.writer(line, lineterminator="").writerow(spelt)
+        return _read_csv(path.name, line.getvalue().encode() + ending + rest, table, faults)
+    except OSError as error:
         faults.add(path.name, None, f"cannot be read: {error.strerror or _first_line(error)}")
     except pa.ArrowException as error:
         faults.add(path.name, None, f"cannot be read: {_first_line(error)}")

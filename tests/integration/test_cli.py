@@ -152,6 +152,8 @@ def test_a_rollup_is_followed_listed_and_its_results_and_report_fetched(
     assert table.column_names == rows[0]
     assert table.num_rows == len(rows) - 1 > 0
     assert len(files) == 2 * len({Path(file).stem for file in files})
+    files = answer(riskmill(cloud, tmp_path, "export-ord", run_id, "--out", "ord", "--json"))["files"]
+    assert {Path(file).name for file in files} >= {"ept.csv", "alt.csv", "mplt.parquet", "splt.csv"}
     answer(riskmill(cloud, tmp_path, "report", run_id, "--out", "report.html", "--json"))
     assert "Tiny Re" in (tmp_path / "report.html").read_text()
     again = riskmill(cloud, tmp_path, "rollup", str(folder))
