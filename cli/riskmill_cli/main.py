@@ -21,8 +21,8 @@ from riskmill.aws.deployment import Deployment, Uploaded
 from riskmill.errors import RiskmillError
 from riskmill.strategy import Wish
 from riskmill_cli.cache_commands import cache_app, dlq_app
-from riskmill_cli.model_commands import add_model_commands
 from riskmill_cli.fit_command import fit
+from riskmill_cli.model_commands import add_model_commands
 from riskmill_cli.session import CloudName, connect, console, emit, phases, project_root, state_dir, told
 from riskmill_cli.standards_commands import standards_app
 
