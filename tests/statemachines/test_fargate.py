@@ -39,9 +39,6 @@ pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
 #: Deals of a portfolio whose one batch is at work for a second or more.
 MANY = 150
 
-#: Events that AWS writes and MiniStack does not: of a launch, per Map and per call (scaler.py counts them).
-MAP_TYPES = ("MapStateEntered", "MapStateExited")
-
 
 @pytest.fixture
 def fargate(rollups: Rollups) -> Iterator["Fargate"]:
@@ -446,9 +443,10 @@ def test_1_600_iterations_hand_over_three_times_without_a_gap_or_a_double(
         kinds = Counter(event["type"] for event in history)
         looks = scaled(fargate, arn)
         assert execution["status"] == "SUCCEEDED"
-        # as AWS counts: 9 of each quiet iteration, none launched anything here
+        # As AWS counts: 9 of each iteration, 8 around them, and what a Map and its calls write inside, which MiniStack
+        # does not: a message that another test left behind is launched for, at the most with a full Map.
         on_aws = looks * scaler.QUIET_EVENTS + 8
-        assert kinds["MapStateEntered"] == 0
+        on_aws += kinds["MapStateEntered"] * (scaler.MAP_EVENTS + scaler.MAX_CALLS * scaler.CALL_EVENTS)
         assert on_aws < 25_000
         if number < 3:
             assert looks == scaler.ITERATIONS + 1
