@@ -220,21 +220,25 @@ def _size(counts: I64, mean: F64) -> F64:
 
 
 def _trials(counts: I64, mean: F64) -> F64:
-    """Return the whole number of trials with the largest likelihood."""
+    """Return the whole number of trials with the largest likelihood, which has one peak (Levin & Reeds 1977)."""
     top = int(counts.max())
-    best, chosen = np.full(mean.size, -np.inf), np.full(mean.size, np.nan)
     values = np.arange(top + 1)
     times = np.stack([(counts == value).sum(axis=1) for value in values], axis=1)
     years = counts.shape[1]
-    for trials in range(1, _TRIALS_TIMES * top + _TRIALS_MORE):
-        room = values <= trials
-        ways = special.gammaln(trials + 1) - special.gammaln(np.where(room, trials - values, 0) + 1)
-        likelihood = (times * ways).sum(axis=1) + years * (
-            special.xlogy(mean, mean / trials) + special.xlog1py(trials - mean, -np.minimum(mean / trials, 1.0))
-        )
-        better = (counts.max(axis=1) <= trials) & (likelihood > best)
-        best, chosen = np.where(better, likelihood, best), np.where(better, trials, chosen)
-    return np.asarray(chosen)
+
+    def likelihood(trials: I64) -> F64:
+        room = np.maximum(trials[:, None] - values, 0)
+        ways = (times * (special.gammaln(trials + 1)[:, None] - special.gammaln(room + 1))).sum(axis=1)
+        share = np.minimum(mean / trials, 1.0)
+        return np.asarray(ways + years * (special.xlogy(mean, share) + special.xlog1py(trials - mean, -share)))
+
+    low = counts.max(axis=1).astype(np.int64)
+    high = np.full(low.size, _TRIALS_TIMES * top + _TRIALS_MORE)
+    while (low < high).any():
+        middle = (low + high) // 2
+        rises = likelihood(middle + 1) > likelihood(middle)
+        low, high = np.where(rises & (low < high), middle + 1, low), np.where(rises, high, middle)
+    return low.astype(np.float64)
 
 
 def _frozen(law: str, rows: F64):  # type: ignore[no-untyped-def]  # scipy's frozen laws have no types
