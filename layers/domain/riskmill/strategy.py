@@ -34,7 +34,7 @@ MEMORY_MARGIN = 1.5
 BASE_MB = 300.0
 
 #: MB per unit of work of models whose memory grows with it (inputs and temporaries of all blocks at once); others stay
-#: within BASE_MB and the worker's bounded cache. Measured as the growth of the process's peak: docs/fargate.md.
+#: within BASE_MB and the worker's bounded cache. Estimated from the arrays' sizes, with room; not measured yet.
 MB_PER_WORK: dict[str, float] = {"measure": 3e-4, "allocate": 6e-4, "simulate_years": 4e-3, "price_deal": 2e-4}
 
 
