@@ -207,7 +207,7 @@ def test_the_outwards_table_may_be_left_out_or_empty(tmp_path: Path) -> None:
 NO_OBJECT = (
     "portfolio.json: [] is not an object "
     "(allowed: an object with format, name, description, currency, as_at, trials, seed, group, trial_year, "
-    "secondary_uncertainty, pricing)"
+    "secondary_uncertainty, pricing, tail_fit_replicates)"
 )
 
 #: One change of the tiny folder, and exactly the faults that it gives.
@@ -710,7 +710,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         [
             "portfolio.json: trails: is not a known field (did you mean trials?) "
             "(allowed: format, name, description, currency, as_at, trials, seed, group, trial_year, "
-            "secondary_uncertainty, pricing)"
+            "secondary_uncertainty, pricing, tail_fit_replicates)"
         ],
     ),
     "missing field": (
