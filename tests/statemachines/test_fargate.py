@@ -189,6 +189,7 @@ def test_a_worker_that_is_killed_costs_a_larger_task_and_no_byte(rollups: Rollup
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_a_job_that_kills_every_worker_ends_up_alone_and_fails_with_the_history_of_its_attempts(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -217,6 +218,7 @@ def test_a_job_that_kills_every_worker_ends_up_alone_and_fails_with_the_history_
     assert set(unfinished.values()) == {"failed", "blocked by a failed input"}
 
 
+@pytest.mark.long
 def test_a_batch_that_is_killed_on_lambda_goes_to_fargate(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="auto", parallelism=1)
@@ -230,6 +232,7 @@ def test_a_batch_that_is_killed_on_lambda_goes_to_fargate(rollups: Rollups, farg
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_what_a_batch_had_no_time_for_on_lambda_goes_on_on_fargate(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     function = rollups.function("RunBatchFunction")
@@ -249,6 +252,7 @@ def test_what_a_batch_had_no_time_for_on_lambda_goes_on_on_fargate(rollups: Roll
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_a_message_that_is_delivered_twice_is_left_to_the_worker_that_has_it(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -271,6 +275,7 @@ def test_a_message_that_is_delivered_twice_is_left_to_the_worker_that_has_it(
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_a_stuck_worker_loses_its_batch_to_another(rollups: Rollups, fargate: Fargate) -> None:
     """SIGSTOP: no heartbeat, no keeping of the message. When it wakes up, nobody waits for its answer any more."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
@@ -291,6 +296,7 @@ def test_a_stuck_worker_loses_its_batch_to_another(rollups: Rollups, fargate: Fa
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_a_batch_whose_heartbeat_is_lost_is_planned_again(rollups: Rollups, fargate: Fargate) -> None:
     """Nobody takes the message within HeartbeatSeconds: Settle finds no manifest, and another round runs it."""
     prepared = tiny_portfolio(seed=fresh_seed())
@@ -303,6 +309,7 @@ def test_a_batch_whose_heartbeat_is_lost_is_planned_again(rollups: Rollups, farg
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_what_a_cancelled_run_leaves_on_the_queue_is_dropped_by_the_next_workers(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -327,6 +334,7 @@ def test_what_a_cancelled_run_leaves_on_the_queue_is_dropped_by_the_next_workers
     assert rollups.control.batches(run_id) == []
 
 
+@pytest.mark.long
 def test_run_task_throttled_without_capacity_and_refused_only_delays_a_run(rollups: Rollups, fargate: Fargate) -> None:
     fargate.faults(
         {"error": "ThrottlingException", "message": "Rate exceeded"},
@@ -349,6 +357,7 @@ def test_run_task_throttled_without_capacity_and_refused_only_delays_a_run(rollu
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_a_run_whose_budget_is_spent_is_ended_and_says_so(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     with fargate.configured(RUN_BUDGET="0.0000001"):
@@ -361,6 +370,7 @@ def test_a_run_whose_budget_is_spent_is_ended_and_says_so(rollups: Rollups, farg
     assert run["error"].startswith("BudgetSpent: Fargate has cost what RunBudget (1e-07 dollars)")
 
 
+@pytest.mark.long
 def test_a_scaler_that_is_stopped_from_outside_is_succeeded_while_there_is_demand(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -376,6 +386,7 @@ def test_a_scaler_that_is_stopped_from_outside_is_succeeded_while_there_is_deman
     assert same_bytes(rollups, prepared)
 
 
+@pytest.mark.long
 def test_a_second_scaler_finds_the_first_and_ends(rollups: Rollups, fargate: Fargate) -> None:
     with waiting_run(rollups):
         rollups.lambda_client.invoke(
@@ -409,6 +420,7 @@ def waiting_run(rollups: Rollups) -> Iterator[str]:
         rollups.control.update_run(run_id, status="SUCCEEDED")
 
 
+@pytest.mark.long
 def test_1_600_iterations_hand_over_three_times_without_a_gap_or_a_double(
     rollups: Rollups, fargate: Fargate, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -484,6 +496,7 @@ def scaled(fargate: Fargate, arn: str) -> int:
     )
 
 
+@pytest.mark.long
 def test_the_agents_tasks_are_processes_where_docker_has_no_image(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=30, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", **SMALL_BATCHES)
@@ -495,6 +508,7 @@ def test_the_agents_tasks_are_processes_where_docker_has_no_image(rollups: Rollu
     assert described["stoppedReason"] == "Essential container exited: 0"
 
 
+@pytest.mark.long
 def test_a_task_that_is_stopped_gives_its_batch_back(rollups: Rollups, fargate: Fargate) -> None:
     """StopTask sends SIGTERM: the worker gives the message back at once, and that is no death."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
