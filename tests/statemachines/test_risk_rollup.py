@@ -268,7 +268,9 @@ def test_outputs_that_only_the_cache_forgot_are_found_and_not_written_again(roll
     found = {key for manifest in rollups.manifests(ended.run["run_id"]) for key in manifest["found"]}
     assert found == keys
     assert {entry["Key"]: entry["LastModified"] for entry in entries(rollups, keys)} == written
-    assert rollups.cached(keys) == keys
+    wait_until(
+        lambda: rollups.cached(keys) == keys, "what was found is indexed by the workers' own messages", seconds=30
+    )
 
 
 def entries(rollups: Rollups, keys: set[str]) -> list[dict[str, object]]:
