@@ -734,7 +734,7 @@ def test_cloudformation_switches_a_tables_ttl_on(plain: Stack, patched: Stack) -
 
 
 def test_what_ttl_deletes_leaves_a_stream_record_by_the_service_and_soon(plain: Stack, patched: Stack) -> None:
-    """The published one sweeps every 60 s: within the ten seconds of this test the item is still there."""
+    """The published one sweeps every 60 s (whether that falls into this test is chance) and leaves no record of it."""
 
     def scenario(stack: Stack) -> Any:
         name, arn = table_with_ttl(stack)
@@ -763,8 +763,7 @@ def test_what_ttl_deletes_leaves_a_stream_record_by_the_service_and_soon(plain: 
         }
         return left, removed
 
-    (wrong, wrong_removed), (right, right_removed) = both(plain, patched, scenario)
-    assert b"expired" in wrong
+    (_, wrong_removed), (right, right_removed) = both(plain, patched, scenario)
     assert wrong_removed == {b"by hand": None}
     assert right == {b"alive", b"text", b"no time"}
     assert right_removed[b"by hand"] is None
