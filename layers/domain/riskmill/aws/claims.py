@@ -13,8 +13,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from riskmill.aws.clients import code_of
-from riskmill.aws.control import KEEP_SECONDS, ControlTable, plain, stored, translating
+from riskmill.aws.clients import code_of, translating
+from riskmill.aws.control import KEEP_SECONDS, ControlTable, plain, stored
 from riskmill.errors import BatchBusy, WorkerDied
 
 #: A claim is believed without a sign of life for this share of a message's visibility, so that who gets a dead

@@ -1,6 +1,8 @@
 """Clients of AWS and Redis, made when first used and kept for the life of the process."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectionError,
     FlexibleChecksumError,
@@ -87,3 +90,15 @@ def translated(error: Exception, what: str) -> RiskmillError | None:
     if isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | FlexibleChecksumError):
         return TransientError(f"{what}: {error}")
     return None
+
+
+@contextmanager
+def translating(what: str) -> Iterator[None]:
+    """Turn AWS's passing faults and refusals into ours, naming what was tried; others pass as they are."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        ours = translated(error, what)
+        if ours is None:
+            raise
+        raise ours from error

@@ -10,16 +10,15 @@ The local secondary index `by_start` (pk, started) gives the latest runs first.
 """
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import boto3
 from boto3.dynamodb.conditions import Key
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from riskmill.aws.clients import CONFIG, code_of, translated
+from riskmill.aws.clients import CONFIG, code_of, translating
 from riskmill.errors import RiskmillError
 
 RUNS, RATES = "runs", "rates"
@@ -29,17 +28,6 @@ KEEP_SECONDS = 180 * 86_400
 
 #: A rate forgets: once a model's history holds this many jobs, it is halved, so that new hardware shows soon.
 RATE_HISTORY_JOBS = 200_000
-
-
-@contextmanager
-def _translating(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        ours = translated(error, what)
-        if ours is None:
-            raise
-        raise ours from error
 
 
 def _plain(value: Any) -> Any:
@@ -64,7 +52,7 @@ def _stored(value: Any) -> Any:
 
 
 #: What the control table's other readers and writers need of this module.
-plain, stored, translating = _plain, _stored, _translating
+plain, stored = _plain, _stored
 
 
 class ControlTable:
@@ -84,7 +72,7 @@ class ControlTable:
             "demand": 0,
         } | facts
         item["expires_at"] = int(time.time()) + KEEP_SECONDS
-        with _translating("begin run"):
+        with translating("begin run"):
             try:
                 self._table.put_item(
                     Item={"pk": RUNS, "sk": run_id} | _stored(item), ConditionExpression="attribute_not_exists(pk)"
@@ -96,7 +84,7 @@ class ControlTable:
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Return a run's item. Raises RiskmillError if there is none."""
-        with _translating("read run"):
+        with translating("read run"):
             item = self._table.get_item(Key={"pk": RUNS, "sk": run_id}, ConsistentRead=True).get("Item")
         if item is None:
             raise RiskmillError(f"no run {run_id!r}")
@@ -104,7 +92,7 @@ class ControlTable:
 
     def runs(self, limit: int = 20) -> list[dict[str, Any]]:
         """Return the latest runs, newest first."""
-        with _translating("list runs"):
+        with translating("list runs"):
             answer = self._table.query(
                 IndexName="by_start", KeyConditionExpression=Key("pk").eq(RUNS), ScanIndexForward=False, Limit=limit
             )
@@ -119,7 +107,7 @@ class ControlTable:
             condition += " AND #now = :running"
             names["#now"] = "status"
             values[":running"] = "RUNNING"
-        with _translating("update run"):
+        with translating("update run"):
             try:
                 self._table.update_item(
                     Key={"pk": RUNS, "sk": run_id},
@@ -141,7 +129,7 @@ class ControlTable:
 
     def cancel_run(self, run_id: str) -> bool:
         """Set a running run's cancel flag; tell whether it was running."""
-        with _translating("cancel run"):
+        with translating("cancel run"):
             try:
                 self._table.update_item(
                     Key={"pk": RUNS, "sk": run_id},
@@ -176,7 +164,7 @@ class ControlTable:
         names = {f"#{name}": name for name in facts}
         sets = ", ".join(["expires_at = :expiry", *(f"#{name} = :{name}" for name in facts)])
         values = {f":{name}": _stored(value) for name, value in facts.items()}
-        with _translating("begin batch"):
+        with translating("begin batch"):
             answer = self._table.update_item(
                 Key={"pk": f"batches#{run_id}", "sk": batch_id},
                 UpdateExpression=f"ADD attempts :one SET {sets}",
@@ -191,7 +179,7 @@ class ControlTable:
         self._set({"pk": f"batches#{run_id}", "sk": batch_id}, facts)
 
     def _set(self, key: dict[str, str], facts: Mapping[str, Any]) -> None:
-        with _translating("write facts"):
+        with translating("write facts"):
             self._table.update_item(
                 Key=key,
                 UpdateExpression="SET " + ", ".join(f"#{name} = :{name}" for name in facts),
@@ -203,7 +191,7 @@ class ControlTable:
         """Return all batches of a run that have begun."""
         items: list[dict[str, Any]] = []
         start: dict[str, Any] = {}
-        with _translating("list batches"):
+        with translating("list batches"):
             while True:
                 answer = self._table.query(KeyConditionExpression=Key("pk").eq(f"batches#{run_id}"), **start)
                 items.extend(dict(_plain(item)) | {"batch_id": item["sk"]} for item in answer["Items"])
@@ -213,7 +201,7 @@ class ControlTable:
 
     def rates(self) -> dict[str, float]:
         """Return measured seconds per unit of work, by `model@version`."""
-        with _translating("read rates"):
+        with translating("read rates"):
             answer = self._table.query(KeyConditionExpression=Key("pk").eq(RATES))
         return {
             str(item["sk"]): float(item["seconds"]) / float(item["work"])
@@ -224,7 +212,7 @@ class ControlTable:
     def add_rates(self, measured: Mapping[str, tuple[float, float, float]]) -> None:
         """Add finished jobs' (jobs, work, seconds) to the history of each `model@version`."""
         for name, (jobs, work, seconds) in measured.items():
-            with _translating("add rates"):
+            with translating("add rates"):
                 answer = self._table.update_item(
                     Key={"pk": RATES, "sk": name},
                     UpdateExpression="ADD jobs :jobs, #work :work, seconds :seconds",

@@ -6,13 +6,10 @@ was never taken is returned, so that the caller's event source tries exactly tha
 
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from riskmill.aws.clients import client, translated
+from riskmill.aws.clients import client, translating
 from riskmill.errors import TransientError
 from riskmill.expiry import expiry_records
 
@@ -27,17 +24,6 @@ GET_ITEMS = 100
 
 TRIES = 6
 FIRST_WAIT_SECONDS = 0.05
-
-
-@contextmanager
-def _translating(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        ours = translated(error, what)
-        if ours is None:
-            raise
-        raise ours from error
 
 
 def _in_tries[T](waiting: Sequence[T], send: Callable[[Sequence[T]], Sequence[T]]) -> Sequence[T]:
@@ -70,7 +56,7 @@ class ExpiryStream:
 
     def _put(self, records: Sequence[tuple[bytes, list[bytes]]]) -> Sequence[tuple[bytes, list[bytes]]]:
         entries = [{"Data": data, "PartitionKey": keys[0].hex()} for data, keys in records]
-        with _translating("PutRecords"):
+        with translating("PutRecords"):
             answer = client("kinesis").put_records(StreamName=self._name, Records=entries)
         return [
             record
@@ -102,7 +88,7 @@ class ExpiryTable:
         return lost
 
     def _write(self, items: Sequence[Any]) -> Sequence[Any]:
-        with _translating("BatchWriteItem"):
+        with translating("BatchWriteItem"):
             answer = client("dynamodb").batch_write_item(RequestItems={self._name: list(items)})
         unprocessed: Sequence[Any] = answer.get("UnprocessedItems", {}).get(self._name, [])
         return unprocessed
@@ -114,7 +100,7 @@ class ExpiryTable:
 
         def get(part: Sequence[Any]) -> Sequence[Any]:
             request = {"Keys": list(part), "ConsistentRead": True}
-            with _translating("BatchGetItem"):
+            with translating("BatchGetItem"):
                 answer = client("dynamodb").batch_get_item(RequestItems={self._name: request})
             for item in answer["Responses"].get(self._name, []):
                 found[bytes(item["key"]["B"])] = int(item["expires_at"]["N"])

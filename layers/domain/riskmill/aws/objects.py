@@ -6,12 +6,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from riskmill.aws.clients import client, code_of, translated
+from riskmill.aws.clients import client, code_of, translating
 from riskmill.errors import MissingInput, TransientError
 from riskmill.expiry import is_worn
 from riskmill.jobs import object_name, ref_of
@@ -26,17 +25,6 @@ CONCURRENCY = 16
 CONFLICT_TRIES = 6
 
 
-@contextmanager
-def _translating(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        ours = translated(error, what)
-        if ours is None:
-            raise
-        raise ours from error
-
-
 class Bucket:
     """The data bucket, by object name. Raises TransientError and AccessRefused; KeyError for what is not there."""
 
@@ -47,7 +35,7 @@ class Bucket:
     def get(self, name: str, *, start: int | None = None, end: int | None = None) -> bytes:
         """Return an object's bytes, or bytes [start, end) of it."""
         extra = {} if start is None or end is None else {"Range": f"bytes={start}-{end - 1}"}
-        with _translating(f"GET {name}"):
+        with translating(f"GET {name}"):
             try:
                 return bytes(self._s3.get_object(Bucket=self.name, Key=name, **extra)["Body"].read())
             except ClientError as error:
@@ -57,12 +45,12 @@ class Bucket:
 
     def put(self, name: str, data: bytes) -> None:
         """Write an object, over what is there."""
-        with _translating(f"PUT {name}"):
+        with translating(f"PUT {name}"):
             self._s3.put_object(Bucket=self.name, Key=name, Body=data)
 
     def put_new(self, name: str, data: bytes) -> bool:
         """Write an object unless it is there; tell whether it was written."""
-        with _translating(f"PUT {name}"):
+        with translating(f"PUT {name}"):
             for attempt in range(CONFLICT_TRIES):
                 try:
                     self._s3.put_object(Bucket=self.name, Key=name, Body=data, IfNoneMatch="*")
@@ -78,7 +66,7 @@ class Bucket:
 
     def written(self, name: str) -> float | None:
         """Return when an object was written (Unix seconds, S3's clock), or None if it is not there."""
-        with _translating(f"HEAD {name}"):
+        with translating(f"HEAD {name}"):
             try:
                 answer = self._s3.head_object(Bucket=self.name, Key=name)
             except ClientError as error:
@@ -94,7 +82,7 @@ class Bucket:
 
     def names(self, prefix: str) -> Iterator[str]:
         """Yield the names below a prefix, in order."""
-        with _translating(f"LIST {prefix}"):
+        with translating(f"LIST {prefix}"):
             for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
                 for entry in page.get("Contents", []):
                     yield entry["Key"]
@@ -102,7 +90,7 @@ class Bucket:
     def outputs(self, partition: int) -> dict[bytes, float]:
         """Return the keys of a partition's outputs and when each was written: one request for a thousand of them."""
         prefix = partition_prefix(partition)
-        with _translating(f"LIST {prefix}"):
+        with translating(f"LIST {prefix}"):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
             written = {
                 ref_of(entry["Key"]): entry["LastModified"] for page in pages for entry in page.get("Contents", [])

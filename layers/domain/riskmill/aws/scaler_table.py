@@ -17,8 +17,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from riskmill.aws.clients import code_of
-from riskmill.aws.control import ControlTable, plain, stored, translating
+from riskmill.aws.clients import code_of, translating
+from riskmill.aws.control import ControlTable, plain, stored
 
 LEASE = {"pk": "scaler", "sk": "lease"}
 

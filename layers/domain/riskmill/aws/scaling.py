@@ -17,8 +17,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from riskmill import scaler
-from riskmill.aws.clients import client, code_of, translated
-from riskmill.aws.control import translating
+from riskmill.aws.clients import client, code_of, translated, translating
 from riskmill.aws.scaler_table import ScalerTable
 from riskmill.observability import logger
 from riskmill.quotas import task_dollars_per_hour

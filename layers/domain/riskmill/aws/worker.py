@@ -15,15 +15,14 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from riskmill.aws.clients import client, code_of, translated
+from riskmill.aws.clients import client, code_of, translating
 from riskmill.errors import BatchBusy, RiskmillError, RunCancelled, TransientError
 from riskmill.observability import logger
 from riskmill.settle import Manifest
@@ -150,7 +149,7 @@ class Worker:
         return bool(early and seconds > early and not self._work_may_come())
 
     def _receive(self) -> dict[str, Any] | None:
-        with _translating("ReceiveMessage"):
+        with translating("ReceiveMessage"):
             messages = client("sqs").receive_message(
                 QueueUrl=self._settings.queue_url,
                 MaxNumberOfMessages=1,
@@ -220,7 +219,7 @@ class Worker:
 
     def _answer(self, token: str, future: Future[Manifest]) -> None:
         error = future.exception()
-        with _translating("SendTaskSuccess or SendTaskFailure"):
+        with translating("SendTaskSuccess or SendTaskFailure"):
             try:
                 if error is None:
                     client("stepfunctions").send_task_success(
@@ -237,7 +236,7 @@ class Worker:
 
     def _beat(self, batch: _Batch) -> None:
         """Beat for the token and for the message's visibility. Raises TransientError."""
-        with _translating("heartbeat"):
+        with translating("heartbeat"):
             if batch.token:
                 try:
                     client("stepfunctions").send_task_heartbeat(taskToken=batch.token)
@@ -256,7 +255,7 @@ class Worker:
             logger.warning("heartbeat missed", extra={"error": str(error)})
 
     def _give_back(self, batch: _Batch, delay: int = 0) -> None:
-        with _translating("ChangeMessageVisibility"):
+        with translating("ChangeMessageVisibility"):
             self._set_visibility(batch, delay)
 
     def _set_visibility(self, batch: _Batch, seconds: int) -> None:
@@ -269,7 +268,7 @@ class Worker:
                 raise
 
     def _delete(self, batch: _Batch) -> None:
-        with _translating("DeleteMessage"):
+        with translating("DeleteMessage"):
             client("sqs").delete_message(QueueUrl=self._settings.queue_url, ReceiptHandle=batch.receipt)
 
 
@@ -293,14 +292,3 @@ def _read(message: Mapping[str, Any]) -> _Batch | None:
         logger.error("message carries no batch", extra={"message_id": message.get("MessageId"), "error": repr(error)})
         return None
     return _Batch(message["ReceiptHandle"], body.get("token"), item)
-
-
-@contextmanager
-def _translating(what: str) -> Iterator[None]:
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        ours = translated(error, what)
-        if ours is None:
-            raise
-        raise ours from error
