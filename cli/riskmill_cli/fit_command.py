@@ -281,7 +281,7 @@ def frequency_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for law in frequency["laws"] if frequency else ():
         star = " *" if law["law"] == frequency["law"] else ""
-        parameters = ", ".join(f"{_words(name)} {number(value)}" for name, value in law["parameters"].items())
+        parameters = ", ".join(f"{_words(name)} {estimate(value)}" for name, value in law["parameters"].items())
         tests = [f"{law[name]:.3g}" if law[name] is not None else UNDEFINED for name in ("ks", "ks_p", "ad", "ad_p")]
         likelihood = [f"{law[name]:.2f}" if law[name] is not None else UNDEFINED for name in ("log_likelihood", "aic")]
         rows.append([_words(law["law"]) + star, parameters or f"refused: {law['refused']}", *likelihood, *tests])
