@@ -118,6 +118,37 @@ def fit_severities(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class GpdBootstrap:
+    """A generalised Pareto law above a threshold, how well it fits, and the laws of resamples.
+
+    `law` is shape and scale [2], `resampled` the same [bootstrap, 2], nan where a resample has none. Statistics and
+    p-values as in SeverityFit.
+    """
+
+    law: F64
+    ks: float
+    ks_p: float | None
+    ad: float
+    ad_p: float | None
+    resampled: F64
+
+
+def bootstrap_gpd(losses: F64, threshold: float, *, bootstrap: int, seed: int, stream: int) -> GpdBootstrap | None:
+    """Fit a generalised Pareto law to the losses above `threshold`, and to resamples of them; None if there is none.
+
+    Random numbers are those of Philox(seed, stream) for resamples and Philox(seed, stream + 1) for p-values.
+    """
+    gpd = _LAWS[0]
+    x = np.sort(losses[losses > threshold])
+    row = gpd.fit(x[None, :], threshold)
+    if np.isnan(row).any():
+        return None
+    ks, ad = _distances(gpd.survival(row, x[None, :], threshold))
+    rows, _, kss, ads = _replicates(gpd, x, row, threshold, np.inf, bootstrap, seed, stream)
+    return GpdBootstrap(row[0], float(ks[0]), _p_value(kss, ks[0]), float(ad[0]), _p_value(ads, ad[0]), rows)
+
+
 def severity_quantile(fit: SeverityFit, probability: F64, threshold: float, *, maximum: float = np.inf) -> F64:
     """Return the losses that a fitted law, truncated at `maximum`, does not exceed with each probability."""
     law = next(law for law in _LAWS if law.name == fit.law)
