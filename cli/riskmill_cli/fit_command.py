@@ -17,6 +17,7 @@ from riskmill.checks import FaultList
 from riskmill.errors import ModelError, RiskmillError
 from riskmill.models.occurrences import F64, I64
 from riskmill_cli.figures import UNDEFINED, law_name
+from riskmill_cli.figures import number as significant
 from riskmill_cli.session import BAD_INPUT, FAULTS_SHOWN, console, emit, told
 
 #: Resamples of the bootstrap when none are asked for.
@@ -266,7 +267,7 @@ def severity_rows(figures: Mapping[str, Any]) -> list[list[str]]:
         mean = (
             estimate(law["mean"], law["infinite_share"]) if law["mean"] else "refused" if law["refused"] else UNDEFINED
         )
-        tests = [f"{law[name]:.3g}" if law[name] is not None else UNDEFINED for name in ("ks", "ks_p", "ad", "ad_p")]
+        tests = [significant(law[name]) for name in ("ks", "ks_p", "ad", "ad_p")]
         likelihood = [f"{law[name]:.2f}" if law[name] is not None else UNDEFINED for name in ("log_likelihood", "aic")]
         rows.append([law_name(law["law"]) + star, parameters or UNDEFINED, mean, *likelihood, *tests])
     return rows
@@ -279,7 +280,7 @@ def frequency_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     for law in frequency["laws"] if frequency else ():
         star = " *" if law["law"] == frequency["law"] else ""
         parameters = ", ".join(f"{law_name(name)} {estimate(value)}" for name, value in law["parameters"].items())
-        tests = [f"{law[name]:.3g}" if law[name] is not None else UNDEFINED for name in ("ks", "ks_p", "ad", "ad_p")]
+        tests = [significant(law[name]) for name in ("ks", "ks_p", "ad", "ad_p")]
         likelihood = [f"{law[name]:.2f}" if law[name] is not None else UNDEFINED for name in ("log_likelihood", "aic")]
         rows.append([law_name(law["law"]) + star, parameters or f"refused: {law['refused']}", *likelihood, *tests])
     return rows
