@@ -211,6 +211,12 @@ def _fit_group(
     ranked = sorted((law.aic, law.law) for law in fits if law.aic is not None and not law.refused)
     figures["preferred"] = ranked[0][1] if ranked else None
     for law in fits:
+        if law.refused and law.aic is not None and ranked and law.aic < ranked[0][0]:
+            notes.append(
+                f"{law_name(law.law)}: is refused, yet its AIC is lower than the {law_name(ranked[0][1])}'s: "
+                "with a maximum (--maximum) it would be preferred"
+            )
+    for law in fits:
         worst = min((p for p in (law.ks_p, law.ad_p) if p is not None), default=1.0)
         if law.law == figures["preferred"] and worst < POOR_FIT:
             notes.append(f"{law_name(law.law)}: has the lowest AIC, but fits poorly (p {worst:.2g})")

@@ -191,6 +191,7 @@ def _record(record: RecordFit) -> str:
         )
         for law in record.laws
     ]
+    chosen = next((law.aic for law in record.laws if law.preferred and law.kind == "severity"), None)
     above = f" above {number(record.threshold, 6)}" if record.threshold else ""
     maximum = "not stated" if record.maximum is None else number(record.maximum, 6)
     facts = [
@@ -203,7 +204,7 @@ def _record(record: RecordFit) -> str:
         f"{number(record.dispersion_about_trend)}. Season: p {number(record.season_p, 2)}.",
         *(escape(note[0].upper() + note[1:]) + "." for note in record.notes),
         *(
-            escape(f"{law_name(law.law)}: refused, {law.refused}.")
+            escape(f"{law_name(law.law)}: refused, {law.refused}{_though_better(law, chosen)}.")
             for law in record.laws
             if law.refused and law.kind == "severity"
         ),
@@ -216,6 +217,11 @@ def _record(record: RecordFit) -> str:
     return f'<h3 class="peril">{escape(record.peril)}</h3><p class="note">{" ".join(facts)}</p>' + (
         _table(f"Laws of {record.peril}", heads, rows, texts=1) if rows else ""
     )
+
+
+def _though_better(law: FittedLaw, chosen: float | None) -> str:
+    better = law.aic is not None and chosen is not None and law.aic < chosen
+    return ", though its AIC is lower than that of the law marked *" if better else ""
 
 
 def _mean(law: FittedLaw) -> str:

@@ -26,6 +26,9 @@ from riskmill.models.occurrences import F64
 #: Fewer losses above the threshold than this are not fitted.
 MIN_LOSSES = 10
 
+#: A trend over less than this many years would be blown up to growth a year.
+MIN_TREND_YEARS = 2
+
 #: Two-sided confidence of the intervals.
 CONFIDENCE = 0.95
 
@@ -243,9 +246,9 @@ class SeverityTrend:
 def severity_trend(years: F64, losses: F64) -> SeverityTrend | None:
     """Fit `log loss = a + b year` by least squares to losses > 0 at their times in years, both [losses].
 
-    None for fewer than 3 losses, or losses or times that are all alike.
+    None for fewer than 3 losses, losses that are all alike, or less than 2 years between the first and the last.
     """
-    if losses.size < 3 or np.ptp(years) == 0 or np.ptp(losses) == 0:
+    if losses.size < 3 or np.ptp(years) < MIN_TREND_YEARS or np.ptp(losses) == 0:
         return None
     rank, line = stats.spearmanr(years, losses), stats.linregress(years, np.log(losses))
     return SeverityTrend(float(rank.statistic), float(rank.pvalue), float(np.expm1(line.slope)), float(line.pvalue))
