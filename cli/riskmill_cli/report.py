@@ -256,8 +256,14 @@ def _run_facts(summary: Summary) -> list[tuple[str, str]]:
         ("Rounds", f"{run.rounds:,}"),
         ("Where they ran", ", ".join(f"{n:,} on {name}" for name, n in sorted(run.compute.items())) or UNDEFINED),
         ("Random seed", str(summary.portfolio.seed)),
+        ("Secondary uncertainty", _sampling(summary)),
         ("Run", run.run_id),
     ]
+
+
+def _sampling(summary: Summary) -> str:
+    asked = "as the portfolio says" if summary.run.secondary_uncertainty is None else "as this run asked"
+    return f"{'on' if summary.sampled else 'off'}, {asked}"
 
 
 def _tiles(summary: Summary) -> str:

@@ -66,6 +66,8 @@ class Run(_Record):
     compute: dict[str, int] = Field(default_factory=dict)
     #: jobs by where they ran and why there, such as {"lambda: fits with margin": 90}
     why: dict[str, int] = Field(default_factory=dict)
+    #: what the run's own option asked for; None: as the portfolio says. `Summary.ep_calc` says what was done.
+    secondary_uncertainty: bool | None = None
 
 
 class PortfolioFacts(_Record):
@@ -283,6 +285,11 @@ class Summary(_Record):
     def top(self, perspective: Perspective) -> GroupResult | None:
         """The top group's figures in this perspective, None when the run did not get so far."""
         return next((group for group in self.groups if group.top and group.perspective == perspective), None)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether losses were drawn from their laws (secondary uncertainty), rather than each its event's mean."""
+        return self.ep_calc == 2
 
     @property
     def tail_return_period(self) -> float:
