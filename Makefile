@@ -12,12 +12,14 @@ UV = $$(if .tools/bin/uv --version >/dev/null 2>&1; then echo .tools/bin/uv; els
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.13 --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup check format test demo kernel example image lock clean
+.PHONY: help setup ods check format test demo kernel example image lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1#/p' Makefile | while IFS='#' read -r name what; do printf '  make %-9s %s\n' "$$name" "$$what"; done
 
 setup: .venv/.stamp .venv-sam/.stamp ## make the environments (instant when nothing changed)
+
+ods: .venv-ods/.stamp ## install ods-tools, with which import-oed checks OED files (`make test` does it too)
 
 check: setup ## lint, format, types, template, state machines, house rules
 	$(PYTHON) -m ruff check .
@@ -30,7 +32,7 @@ format: setup ## format the code, and repair what ruff can
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-test: setup ## run all tests; what cannot run here is skipped, named and explained at the end
+test: setup ods ## run all tests; what cannot run here is skipped, named and explained at the end
 	$(PYTHON) -m pytest -rs --no-fold-skipped $(PYTEST_ARGS)
 
 demo: setup ## the whole system on this machine: deploy, compute a portfolio, show figures and a report
@@ -63,6 +65,7 @@ lock: .tools/.stamp ## compile the hash-locked requirement files (UPGRADE=1 for 
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/sam.in -o requirements/sam.txt
+	$(COMPILE) requirements/ods.in -o requirements/ods.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
 	$(COMPILE) requirements/peers-engine.in -o requirements/peers-engine.txt
 	$(COMPILE) requirements/layer.in -c requirements/dev.txt -o layers/dependencies/requirements.txt
@@ -93,6 +96,10 @@ clean: ## remove what can be made again, but the environments
 
 .venv-sam/.stamp: requirements/sam.txt .python-version .tools/.stamp
 	@$(call environment,.venv-sam,requirements/sam.txt)
+	@touch $@
+
+.venv-ods/.stamp: requirements/ods.txt .python-version .tools/.stamp
+	@$(call environment,.venv-ods,requirements/ods.txt)
 	@touch $@
 
 # An environment whose interpreter is gone or is not 3.13 is made anew; else it is kept and only its packages change.

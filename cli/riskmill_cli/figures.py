@@ -33,6 +33,15 @@ def law_name(name: str) -> str:
     return name.replace("_", " ").replace("poisson", "Poisson").replace("pareto", "Pareto")
 
 
+def interval(low: float | None, high: float | None) -> str:
+    """Limits of a figure: 1.62–1.95bn, but 940m–1.07bn; nothing unless both are there."""
+    if low is None or high is None:
+        return ""
+    first, last = compact(low), compact(high)
+    unit = first.lstrip("-0123456789.,")
+    return f"{first.removesuffix(unit) if unit and last.endswith(unit) else first}–{last}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as a percentage: 0.123 is 12.3%; an en dash for None."""
     return UNDEFINED if value is None else f"{value * 100:.{digits}f}%"

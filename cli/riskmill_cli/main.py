@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -19,6 +19,7 @@ from rich.table import Table
 from riskmill import __version__
 from riskmill.aws.deployment import Deployment, Uploaded
 from riskmill.errors import RiskmillError
+from riskmill.run_options import secondary_uncertainty_of
 from riskmill.strategy import Wish
 from riskmill_cli.cache_commands import cache_app, dlq_app
 from riskmill_cli.fit_command import fit
@@ -38,6 +39,10 @@ app.add_typer(standards_app)
 Folder = Annotated[Path, typer.Argument(help="portfolio folder (docs/portfolio-format.md)")]
 RunId = Annotated[str | None, typer.Argument(help="run id; the latest run if left out")]
 Cloud = Annotated[CloudName, typer.Option(help="auto: the embedded cloud if it is up, else the AWS configuration")]
+Sampled = Annotated[
+    Literal["on", "off"] | None,
+    typer.Option(help="whether a run draws losses from their laws; as the portfolio says if left out"),
+]
 Stack = Annotated[str, typer.Option(envvar="RISKMILL_STACK", help="name of the CloudFormation stack")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON value to standard output")]
 
@@ -120,12 +125,12 @@ def local_status(as_json: Json = False) -> None:
 
 
 @app.command()
-def validate(folder: Folder, as_json: Json = False) -> None:
+def validate(folder: Folder, secondary_uncertainty: Sampled = None, as_json: Json = False) -> None:
     """List every fault of a portfolio (file, row, field, what is allowed); exit code 2 if there is any."""
     from riskmill_cli.portfolio_folder import read_folder
 
     with told(as_json):
-        portfolio = read_folder(folder).portfolio
+        portfolio = read_folder(folder, sampled=secondary_uncertainty == "on").portfolio
         facts = {"portfolio": portfolio.key, "deals": len(portfolio.deals), "trials": portfolio.trials, "faults": []}
         if as_json:
             emit(facts)
@@ -136,10 +141,10 @@ def validate(folder: Folder, as_json: Json = False) -> None:
             )
 
 
-def _upload(deployment: Deployment, folder: Path, *, check: bool = False) -> Uploaded:
+def _upload(deployment: Deployment, folder: Path, *, check: bool = False, sampled: bool = False) -> Uploaded:
     from riskmill_cli.portfolio_folder import read_folder
 
-    prepared = read_folder(folder)
+    prepared = read_folder(folder, sampled=sampled)
     return deployment.upload(prepared.portfolio.key, prepared.portfolio.to_json(), prepared.objects, check=check)
 
 
@@ -186,6 +191,7 @@ def rollup(
     compute_model: Annotated[
         list[str] | None, typer.Option(help="MODEL=auto|lambda|fargate, for one model; may be given again")
     ] = None,
+    secondary_uncertainty: Sampled = None,
     as_json: Json = False,
 ) -> None:
     """Run a Risk Rollup of a portfolio, with live progress. Ctrl-C asks whether to stop the run."""
@@ -197,6 +203,7 @@ def rollup(
             ("max_batch_seconds", max_batch_seconds),
             ("compute", compute),
             ("compute_models", dict(pair.partition("=")[::2] for pair in compute_model) if compute_model else None),
+            ("secondary_uncertainty", secondary_uncertainty),
         )
         if value is not None
     }
@@ -222,7 +229,8 @@ def run_rollup(
     key = portfolio
     if len(portfolio) != 32 or Path(portfolio).exists():
         phases(quiet)(f"validating and uploading {portfolio}")
-        key = _upload(deployment, Path(portfolio)).portfolio
+        sampled = secondary_uncertainty_of(options) is True
+        key = _upload(deployment, Path(portfolio), sampled=sampled).portfolio
     deployment.start(run_id, key, options)
     if not wait:
         return {"run_id": run_id, "status": "RUNNING", "portfolio": key}

@@ -2,18 +2,18 @@
 
 1. Read ReinsInfo and ReinsScope; check every cell, then what riskmill cannot compute (riskmill.oed).
 2. Find what each contract covers: the deals that its rows of ReinsScope name, as a group or as one deal.
-3. With no fault so far, ods-tools checks the files too, where it is installed.
+3. With no fault so far, ods-tools checks the files too, in a process of its own, where `make ods` has installed it.
 4. Write a copy of the folder with the contracts in it, and read it back: it is a portfolio, or it is not left there.
 """
 
 import csv
-import importlib
 import importlib.util
-import io
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ from riskmill.portfolio import Deal, Outwards, Portfolio
 from riskmill.portfolio_tables import LAYERS, OUTWARDS, Table
 from riskmill.terms import Terms
 from riskmill_cli.portfolio_folder import FolderInvalid, read_folder
+from riskmill_cli.session import project_root
 from riskmill_cli.table_cells import read_cells
 from riskmill_cli.table_files import SUFFIXES, Sheet, read_file, read_sheet
 
@@ -434,66 +435,58 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[dict[str, str]
         writer.writerows(rows)
 
 
+def ods_python() -> Path | None:
+    """Return the interpreter that has ods-tools: the checkout's .venv-ods, or this one; None where neither has it."""
+    own = project_root() / ".venv-ods" / "bin" / "python"
+    if own.is_file():
+        return own
+    return Path(sys.executable) if importlib.util.find_spec("ods_tools") is not None else None
+
+
 def ods_faults(info: _File, scope: _File, notes: list[str]) -> list[Fault]:
-    """Return what ods-tools finds wrong with the files, nothing where it is not installed (a note says which)."""
-    if importlib.util.find_spec("ods_tools") is None:
-        notes.append("ods-tools is not installed: riskmill's own checks were made, and not its")
+    """Return what ods-tools finds wrong with the files, nothing where it is not installed (a note says which).
+
+    Raises RiskmillError when it is there and cannot be run.
+    """
+    python = ods_python()
+    if python is None:
+        notes.append("ods-tools did not run: `make ods` installs it; riskmill's own checks were made, and not its")
         return []
-    ods: Any = importlib.import_module("ods_tools")
-    oed: Any = importlib.import_module("ods_tools.oed")
-    common: Any = importlib.import_module("ods_tools.oed.common")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        paths = {}
         for file in (info, scope):
-            table = file.sheet.table
-            columns = [
-                column.name
-                for column in table.columns
-                if column.name in file.sheet.columns and column.name not in _VERSION_1[table.name]
-            ]
-            paths[table.name] = folder / f"{table.name}.csv"
-            _write_csv(
-                paths[table.name],
-                columns,
-                [
-                    {
-                        column: ";".join(map(repr, value)) if isinstance(value, tuple) else _cell(value)
-                        for column, value in row.items()
-                        if column in columns
-                    }
-                    for row in file.rows
-                ],
-            )
-        # ods-tools reads no reinsurance without the exposure that it reinsures, which a portfolio here does not have
-        location, account = folder / "location.csv", folder / "account.csv"
-        location.write_text(
+            _write_for_ods(folder, file)
+        # an exposure of nothing: a portfolio here has none, and ods-tools wants one
+        (folder / "location.csv").write_text(
             "PortNumber,AccNumber,LocNumber,CountryCode,LocPerilsCovered,LocCurrency,BuildingTIV,OtherTIV,ContentsTIV,"
             "BITIV\n1,1,1,US,AA1,USD,1,0,0,0\n"
         )
-        account.write_text("PortNumber,AccNumber,PolNumber,PolPerilsCovered,AccCurrency\n1,1,1,AA1,USD\n")
-        files = {info.sheet.table.name: info.sheet.file, scope.sheet.table.name: scope.sheet.file}
-        try:
-            with redirect_stderr(io.StringIO()):  # its progress bar
-                exposure = oed.OedExposure(
-                    location=str(location),
-                    account=str(account),
-                    ri_info=str(paths["ReinsInfo"]),
-                    ri_scope=str(paths["ReinsScope"]),
-                    check_oed=False,
-                    use_field=True,
-                )
-                checks = [{"name": each["name"], "on_error": "return"} for each in common.DEFAULT_VALIDATION_CONFIG]
-                found = exposure.check(checks)
-        except (common.OdsException, ValueError) as error:
-            return [Fault(info.sheet.file, None, None, f"ods-tools: {' '.join(str(error).split())}")]
-    notes.append(f"checked with ods-tools {ods.__version__}")
-    names = {"ri_info": files["ReinsInfo"], "ri_scope": files["ReinsScope"]}
-    return [
-        Fault(names[each["name"]], None, None, f"ods-tools: {' '.join(str(each['msg']).split())}")
-        for each in found
-        if each["name"] in names
+        (folder / "account.csv").write_text(
+            "PortNumber,AccNumber,PolNumber,PolPerilsCovered,AccCurrency\n1,1,1,AA1,USD\n"
+        )
+        script = Path(__file__).with_name("ods_check.py")
+        ended = subprocess.run([python, "-I", script, folder], capture_output=True, text=True, check=False)
+    if ended.returncode != 0:
+        last = (ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"])[-1]
+        raise RiskmillError(f"ods-tools cannot be run with {python}: {last}")
+    answer = json.loads(ended.stdout)
+    files = {file.sheet.table.name: file.sheet.file for file in (info, scope)}
+    if "error" in answer:
+        return [Fault(files["ReinsInfo"], None, None, f"ods-tools: {answer['error']}")]
+    notes.append(f"checked with ods-tools {answer['version']}")
+    return [Fault(files[each["name"]], None, None, f"ods-tools: {each['message']}") for each in answer["found"]]
+
+
+def _write_for_ods(folder: Path, file: _File) -> None:
+    """Write a file as read, without the columns that ods-tools does not know."""
+    table = file.sheet.table
+    known = [column.name for column in table.columns if column.name not in _VERSION_1[table.name]]
+    columns = [name for name in known if name in file.sheet.columns]
+    rows = [
+        {name: ";".join(map(repr, row[name])) if isinstance(row[name], tuple) else _cell(row[name]) for name in columns}
+        for row in file.rows
     ]
+    _write_csv(folder / f"{table.name}.csv", columns, rows)
 
 
 def export_oed(folder: Path, out: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from riskmill.checks import (
     COVERED_GROUPS,
     CURRENCIES,
+    MAX_LISTED,
     WITHIN_YEAR,
     Fault,
     FaultList,
@@ -90,10 +91,11 @@ class FolderInvalid(PortfolioInvalid):
         super().__init__([str(fault) for fault in found])
 
 
-def read_folder(path: Path | str) -> PreparedPortfolio:
+def read_folder(path: Path | str, *, sampled: bool = False) -> PreparedPortfolio:
     """Read a portfolio folder. Raises FolderInvalid (a PortfolioInvalid) with every fault.
 
-    The result does not depend on the order of rows, nor on whether a table is CSV or Parquet.
+    `sampled`: a run will sample its losses, though the portfolio does not ask for it. The result does not depend on the
+    order of rows, nor on whether a table is CSV or Parquet.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -103,7 +105,8 @@ def read_folder(path: Path | str) -> PreparedPortfolio:
     head = _read_head(folder, faults)
     sheets = {name: read_sheet(folder, table, faults) for name, table in TABLES.items()}
     misspelt_tables(folder, faults)
-    prepared = _Reader(head, {name: sheet for name, sheet in sheets.items() if sheet is not None}, faults).prepare()
+    given = {name: sheet for name, sheet in sheets.items() if sheet is not None}
+    prepared = _Reader(head, given, faults, sampled=sampled).prepare()
     if prepared is None:
         raise FolderInvalid(_in_order(faults.all(), sheets))
     return prepared
@@ -154,8 +157,11 @@ def _read_head(folder: Path, faults: FaultList) -> PortfolioFile | None:
 class _Reader:
     """Checks what one cell cannot tell, and builds the portfolio when nothing is wrong."""
 
-    def __init__(self, head: PortfolioFile | None, sheets: dict[str, Sheet], faults: FaultList) -> None:
+    def __init__(
+        self, head: PortfolioFile | None, sheets: dict[str, Sheet], faults: FaultList, *, sampled: bool
+    ) -> None:
         self.head = head
+        self.sampled = sampled or (head is not None and head.secondary_uncertainty)
         self.faults = faults
         self.has_outwards = "outwards" in sheets
         self.has_rates = "rates" in sheets
@@ -309,17 +315,8 @@ class _Reader:
         if elts is None:
             return
         ids, means, exposures = elts.texts.get("elt_id"), elts.numbers.get("mean_loss"), elts.numbers.get("exposure")
-        if self.head is not None and self.head.secondary_uncertainty and means is not None and exposures is not None:
-            given = [elts.numbers[name].values for name in ("sd_independent", "sd_correlated") if name in elts.numbers]
-            sd = np.sum([np.nan_to_num(values) for values in given], axis=0)
-            self._add(
-                elts,
-                "exposure",
-                (sd > 0) & (np.nan_to_num(means.values) > 0) & ~exposures.given,
-                "is empty, and secondary uncertainty needs it where there is a standard deviation",
-                None,
-                "a number above mean_loss",
-            )
+        if self.sampled and means is not None and exposures is not None:
+            self._add(elts, "exposure", _not_sampled(elts), _NO_EXPOSURE, None, _AN_EXPOSURE)
         if means is None or exposures is None or not exposures.given.any():
             return
         mean, exposure = means.values, exposures.values
@@ -705,6 +702,7 @@ class _Reader:
             "rates": self._rate_models(),
             "indices": self._encode_indices(objects),
             "records": self._encode_record(head, objects),
+            "sampling_faults": self._sampling_faults(),
         }
         try:
             return PreparedPortfolio(Portfolio.model_validate(document), objects)
@@ -742,6 +740,23 @@ class _Reader:
             keys[elt] = content_key(data)
             objects[keys[elt]] = data
         return keys
+
+    def _sampling_faults(self) -> tuple[str, ...]:
+        """Return why a run may not sample losses, by ELT: without files and rows, for the document knows none."""
+        cells = self.tables["elts"]
+        ids, events = cells.texts["elt_id"], cells.numbers["event_id"].values
+        bare = _not_sampled(cells)
+        used = self._ids("deals", "elt_id") or set()
+        found = []
+        for code in np.unique(ids.codes[bare]).tolist():
+            if ids.values[code] in used:
+                of_elt = events[bare & (ids.codes == code)]
+                where = f"elts: {shown(ids.values[code])}: exposure: event {of_elt.min()}"
+                rest = f" and {of_elt.size - 1:,} more" if of_elt.size > 1 else ""
+                found.append(f"{where}{rest}: {_NO_EXPOSURE} (allowed: {_AN_EXPOSURE})")
+        found.sort()
+        more = [f"elts: {len(found) - MAX_LISTED:,} more: exposure: {_NO_EXPOSURE}"] if len(found) > MAX_LISTED else []
+        return (*found[:MAX_LISTED], *more)
 
     def _deal_models(self, elts: dict[str, str]) -> list[dict[str, Any]]:
         cells = self.tables["layers"]
@@ -852,6 +867,19 @@ class _Reader:
                 }
             )
         return found
+
+
+#: Why a loss cannot be sampled, and what is allowed.
+_NO_EXPOSURE = "is empty, and secondary uncertainty needs it where there is a standard deviation"
+_AN_EXPOSURE = "a number above mean_loss"
+
+
+def _not_sampled(elts: Cells) -> Bools:
+    """Return the rows of `elts` whose loss cannot be sampled: it has a standard deviation and no largest value."""
+    given = [elts.numbers[name].values for name in ("sd_independent", "sd_correlated") if name in elts.numbers]
+    sd = np.sum([np.nan_to_num(values) for values in given], axis=0)
+    bare: Bools = (sd > 0) & (np.nan_to_num(elts.numbers["mean_loss"].values) > 0) & ~elts.numbers["exposure"].given
+    return bare
 
 
 def _ratio_problem(law: str, ratio: float | None) -> tuple[str, None, str] | None:

@@ -23,8 +23,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
-from riskmill.results import PERSPECTIVES, EpPoint, GroupResult, Summary
-from riskmill_cli.figures import UNDEFINED, compact, duration, percent
+from riskmill.results import PERSPECTIVES, EpPoint, GroupResult, PerilResult, Summary
+from riskmill_cli.figures import UNDEFINED, compact, duration, interval, percent
 from riskmill_cli.report_fits import fits_sections
 
 _DEAL_COLUMNS = (
@@ -37,6 +37,14 @@ _DEAL_COLUMNS = (
     "sd",
     "co_tvar",
     "share_of_tvar",
+    "net_co_tvar",
+    "marginal_tvar",
+    "aal_se",
+    "sd_se",
+    "co_tvar_se",
+    "share_of_tvar_se",
+    "net_co_tvar_se",
+    "marginal_tvar_se",
 )
 _LAYER_COLUMNS = (
     "layer_id",
@@ -51,7 +59,33 @@ _LAYER_COLUMNS = (
     "technical_premium",
     "premium",
     "limit",
+    "expected_loss_se",
+    "sd_se",
+    "prob_attach_low",
+    "prob_attach_high",
+    "prob_exhaust_low",
+    "prob_exhaust_high",
+    "expected_reinstatement_premium_se",
+    "loss_on_line_se",
+    "technical_premium_se",
 )
+_PERIL_FIGURES = (
+    "aal",
+    "aal_se",
+    "sd",
+    "sd_se",
+    "prob_loss",
+    "prob_loss_low",
+    "prob_loss_high",
+    "tvar",
+    "tvar_se",
+    "co_tvar",
+    "co_tvar_se",
+    "marginal_tvar",
+    "marginal_tvar_se",
+)
+#: what the page shows of a peril's exceedance figures
+_PERIL_POINT = ("return_period", "oep", "oep_low", "oep_high", "aep", "aep_low", "aep_high")
 _STATUS = {"SUCCEEDED": "Complete", "FAILED": "Failed"}
 #: a list longer than this is no help on a page; the run's error file has them all
 _FAILURES_SHOWN = 200
@@ -76,6 +110,7 @@ def render_report(summary: Summary) -> str:
         tiles=_tiles(summary),
         tail=f"{summary.tail * 100:g}%",
         groups=_groups(summary),
+        tails=_tails(summary),
         failures=_failures(summary),
         fits=fits_sections(summary),
         run=_definitions(_run_facts(summary)),
@@ -118,13 +153,29 @@ def _data(summary: Summary) -> dict[str, Any]:
             {
                 "name": views[0].group_name,
                 "depth": depth,
-                "views": {view.perspective: {"ep": _points(view), "curve": _curve(view)} for view in views},
+                "views": {view.perspective: _view(view) for view in views},
             }
             for depth, views in _ordered_groups(summary)
         ],
         "deals": {name: [_short(getattr(deal, name)) for deal in summary.deals] for name in _DEAL_COLUMNS},
         "layers": {"deal": [position[layer.deal_id] for layer in layers]}
         | {name: [_short(getattr(layer, name)) for layer in layers] for name in _LAYER_COLUMNS},
+    }
+
+
+def _view(group: GroupResult) -> dict[str, Any]:
+    whole = {name: _short(getattr(group, name)) for name in ("aal", "aal_se", "tvar", "tvar_se")}
+    perils = [_peril(peril) for peril in sorted(group.perils, key=lambda peril: (-(peril.co_tvar or 0), peril.peril))]
+    return whole | {"ep": _points(group), "curve": _curve(group), "perils": perils}
+
+
+def _peril(peril: PerilResult) -> dict[str, Any]:
+    points = sorted(peril.ep, key=lambda point: point.return_period)
+    figures = {name: _short(getattr(peril, name)) for name in _PERIL_FIGURES}
+    return {
+        "peril": peril.peril,
+        **figures,
+        "ep": [{name: _short(getattr(point, name)) for name in _PERIL_POINT} for point in points],
     }
 
 
@@ -258,8 +309,14 @@ def _run_facts(summary: Summary) -> list[tuple[str, str]]:
         ("Rounds", f"{run.rounds:,}"),
         ("Where they ran", ", ".join(f"{n:,} on {name}" for name, n in sorted(run.compute.items())) or UNDEFINED),
         ("Random seed", str(summary.portfolio.seed)),
+        ("Secondary uncertainty", _sampling(summary)),
         ("Run", run.run_id),
     ]
+
+
+def _sampling(summary: Summary) -> str:
+    asked = "as the portfolio says" if summary.run.secondary_uncertainty is None else "as this run asked"
+    return f"{'on' if summary.sampled else 'off'}, {asked}"
 
 
 def _tiles(summary: Summary) -> str:
@@ -270,7 +327,9 @@ def _tiles(summary: Summary) -> str:
         tiles.append(
             _tile(f"quarter {perspective}", f"AAL {perspective}", compact(group.aal if group else None), escape(error))
         )
-    loss_ratio = f"{escape(percent(summary.gross_loss_ratio))} gross loss ratio"
+    ratio_error = summary.gross_loss_ratio_se
+    spread = f" ± {percent(ratio_error)}" if ratio_error is not None else ""
+    loss_ratio = f"{escape(percent(summary.gross_loss_ratio) + spread)} gross loss ratio"
     tiles.append(_tile("quarter", "Premium", compact(summary.portfolio.premium), loss_ratio))
     for field, title in (("oep", "OEP"), ("aep", "AEP")):
         for period in (100, 250):
@@ -281,16 +340,31 @@ def _tiles(summary: Summary) -> str:
 
 
 def _gross_net(summary: Summary, title: str, period: float, field: str, style: str, gross: float | None = None) -> str:
-    values = []
+    values: list[float | None] = []
+    limits = ""
     for group in (summary.top("gross"), summary.top("net")):
         point = group.at(period) if group else None
         values.append(getattr(point, field) if point else None)
+        if point is not None and group is not None and group.perspective == "gross":
+            limits = _limits(point, field)
     return _tile(
         style,
         title,
-        f"{compact(gross if gross is not None else values[0])}<small>gross</small>",
+        f"{compact(gross if gross is not None else values[0])}<small>gross</small>{limits}",
         f"<b>{compact(values[1])}</b> net",
     )
+
+
+def _limits(point: EpPoint, field: str) -> str:
+    """The 95% limits of a quantile, or the standard error of a TVaR, as small print."""
+    if field.endswith("_tvar"):
+        return _plus_minus(getattr(point, f"{field}_se"))
+    text = interval(getattr(point, f"{field}_low"), getattr(point, f"{field}_high"))
+    return f'<span class="interval">{text}</span>' if text else ""
+
+
+def _plus_minus(error: float | None) -> str:
+    return "" if error is None else f'<span class="interval">± {compact(error)}</span>'
 
 
 def _tile(style: str, title: str, value: str, under: str) -> str:
@@ -321,16 +395,63 @@ def _group_row(summary: Summary, depth: int, views: list[GroupResult]) -> str:
     by_view = {view.perspective: view for view in views}
     gross, ceded, net = (by_view.get(perspective) for perspective in PERSPECTIVES)
     share = ceded.aal / gross.aal if gross and ceded and gross.aal and ceded.aal is not None else None
-    cells = [compact(view.aal if view else None) for view in (gross, ceded, net)] + [percent(share, 0)]
+    cells = [
+        compact(view.aal if view else None) + _plus_minus(view.aal_se if view else None) for view in (gross, ceded, net)
+    ]
+    cells.append(percent(share, 0))
     columns = ((100, "oep"), (100, "aep"), (250, "aep"), (summary.tail_return_period, "aep_tvar"))
     for period, field in columns:
         for view in (gross, net):
             point = view.at(period) if view else None
-            cells.append(compact(getattr(point, field) if point else None))
+            cells.append(compact(getattr(point, field) if point else None) + (_limits(point, field) if point else ""))
     separated = {0, 4, 6, 8, 10}
     body = "".join(
         f'<td class="sep">{cell}</td>' if index in separated else f"<td>{cell}</td>" for index, cell in enumerate(cells)
     )
+    style = ' class="topgroup"' if views[0].top else ""
+    indent = f' style="padding-left:{10 + 18 * min(depth, 8)}px"'
+    return f'<tr{style}><th scope="row" class="text"{indent}>{escape(views[0].group_name)}</th>{body}</tr>'
+
+
+def _tails(summary: Summary) -> str:
+    """Each group's own tail, its part of the portfolio's, gross and net, and what it adds to it."""
+    tail = f"TVaR {summary.tail * 100:g}%"
+    heads = (
+        ("", "Group"),
+        ("c-gross", f"Own {tail}"),
+        ("c-gross", "co-TVaR"),
+        ("c-gross", f"Share of {tail}"),
+        ("c-gross", "Marginal TVaR"),
+        ("c-net", f"Own {tail}, net"),
+        ("c-net", "co-TVaR, net"),
+    )
+    head = "".join(f'<th scope="col" class="{style or "text"}">{escape(name)}</th>' for style, name in heads)
+    rows = "".join(_tail_row(summary, depth, views) for depth, views in _ordered_groups(summary))
+    return (
+        '<table class="figures groups tails"><caption class="visually-hidden">Each group\'s part of the tail, with '
+        f"standard errors</caption><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _tail_row(summary: Summary, depth: int, views: list[GroupResult]) -> str:
+    by_view = {view.perspective: view for view in views}
+    gross = by_view.get("gross")
+    net = by_view.get("net")
+    share = gross.co_tvar / summary.tvar if gross and gross.co_tvar is not None and summary.tvar else None
+
+    def cell(view: GroupResult | None, name: str) -> str:
+        value, error = (getattr(view, field) if view else None for field in (name, f"{name}_se"))
+        return compact(value) + _plus_minus(error)
+
+    cells = [
+        cell(gross, "tvar"),
+        cell(gross, "co_tvar"),
+        percent(share),
+        cell(gross, "marginal_tvar"),
+        cell(net, "tvar"),
+        cell(net, "co_tvar"),
+    ]
+    body = "".join(f"<td>{cell}</td>" for cell in cells)
     style = ' class="topgroup"' if views[0].top else ""
     indent = f' style="padding-left:{10 + 18 * min(depth, 8)}px"'
     return f'<tr{style}><th scope="row" class="text"{indent}>{escape(views[0].group_name)}</th>{body}</tr>'
@@ -375,7 +496,12 @@ def _notes(summary: Summary) -> list[str]:
         "of N / k. Confidence intervals (95%, binomial order statistics) are those of the tabulated return periods, "
         "interpolated between them in the chart. They measure the simulation only, not the model.",
         f"TVaR {tail} is the mean of the worst {(1 - summary.tail) * 100:g}% of years. A deal's co-TVaR is its mean "
-        "loss in those years of the gross portfolio, ties at the boundary shared, so that deals add up to the TVaR.",
+        "loss in those years of the gross portfolio, ties at the boundary shared, so that deals add up to the TVaR; a "
+        "peril's is within the group that is shown. The net co-TVaR is the same in the worst years of the net "
+        "portfolio, recoveries given back to the deals of their occurrence. Marginal TVaR is the TVaR less what it "
+        "would be without the deal, group or peril; it does not add up.",
+        "± is one standard error of the simulation; twice as much either side is about 95%. Of a group's net co-TVaR, "
+        "and of some price figures of layers, it is an upper bound of it.",
         "An en dash stands for a figure that the number of simulated years cannot support, or that is undefined.",
         "Premium is before reinstatement premium and brokerage; the gross loss ratio is gross AAL over premium.",
     ]

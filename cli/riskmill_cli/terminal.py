@@ -33,6 +33,7 @@ def print_summary(summary: Summary, console: Console) -> None:
             (facts.name, "bold"),
             f"  as at {facts.as_at}  {facts.trials:,} trials  {facts.deals:,} deals, {facts.layers:,} layers",
             f"  amounts in {facts.currency}",
+            f"  secondary uncertainty {'on' if summary.sampled else 'off'}",
         )
     )
     console.print(_groups(summary, console.width))

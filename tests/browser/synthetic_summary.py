@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 
+from riskmill.models.metrics import proportion_interval
 from riskmill.results import (
     Curve,
     DealResult,
@@ -14,6 +15,7 @@ from riskmill.results import (
     FittedLaw,
     GroupResult,
     LayerResult,
+    PerilResult,
     PortfolioFacts,
     RecordFit,
     Run,
@@ -30,6 +32,8 @@ GROUPS = {
     "OTHER": ("Convective, fire and nationwide", "ALL", ("Midwest", "California", "Nationwide")),
     **{f"BU{i + 1}": (unit, "WIND" if i < 2 else "OTHER", (unit,)) for i, unit in enumerate(UNITS)},
 }
+#: what strikes each business unit
+PERILS = ("Hurricane", "Hurricane", "Severe storm", "Wildfire", "Winter storm")
 #: group -> occurrence retention and limit of its outwards cover (USD)
 COVERS = {"BU1": (150e6, 350e6), "ALL": (400e6, 600e6)}
 _FIRST = ("Palmetto", "Bayou", "Keystone", "Prairie", "Golden", "Granite", "Liberty", "Harbor", "Summit", "Pioneer")
@@ -83,14 +87,22 @@ def make_summary(*, deals: int = 300, trials: int = 20_000, seed: int = 7, failu
                     premium=premium,
                     limit=share * limit,
                     payback=share * limit / premium if premium else math.inf,
+                    expected_loss_se=sd / math.sqrt(trials),
+                    sd_se=_sd_error(by_trial),
+                    **_limits("prob_attach", by_trial > 0),
+                    **_limits("prob_exhaust", exhausted),
+                    expected_reinstatement_premium_se=sd / math.sqrt(trials) / (share * limit) * premium,
+                    loss_on_line_se=sd / math.sqrt(trials) / (share * limit),
+                    technical_premium_se=sd / math.sqrt(trials) / 0.9,
                 )
             )
 
-    groups = [_group(gid, event_loss, trial, trials, view) for gid in GROUPS for view in ("gross", "ceded", "net")]
     total = annual.sum(axis=0)
     tail = np.argsort(total, kind="stable")[-trials // 100 :]
     tvar = float(total[tail].mean())
     co_tvar = annual[:, tail].mean(axis=1)
+    groups = [_group(gid, event_loss, trial, trials, view) for gid in GROUPS for view in ("gross", "ceded", "net")]
+    net_tvar = next(group.tvar for group in groups if group.top and group.perspective == "net")
     cedants = [f"{_FIRST[i % 10]} {_SECOND[i // 10 % 9]}" for i in rng.integers(0, 90, deals)]
     return Summary(
         run=Run(
@@ -133,12 +145,23 @@ def make_summary(*, deals: int = 300, trials: int = 20_000, seed: int = 7, failu
                 sd=float(annual[i].std(ddof=1)),
                 co_tvar=float(co_tvar[i]),
                 share_of_tvar=float(co_tvar[i] / tvar),
+                aal_se=float(annual[i].std(ddof=1) / math.sqrt(trials)),
+                sd_se=_sd_error(annual[i]),
+                co_tvar_se=float(annual[i, tail].std() / math.sqrt(tail.size)),
+                share_of_tvar_se=float(annual[i, tail].std() / math.sqrt(tail.size) / tvar),
+                marginal_tvar=tvar - _tvar(total - annual[i]),
+                marginal_tvar_se=float(annual[i, tail].std() / math.sqrt(tail.size)),
+                net_co_tvar=float(co_tvar[i] / tvar) * (net_tvar or 0.0),
+                net_co_tvar_se=float(annual[i, tail].std() / math.sqrt(tail.size)) / 2,
+                **_limits("prob_loss", annual[i] > 0),
+                prob_loss=float((annual[i] > 0).mean()),
             )
             for i in range(deals)
         ),
         layers=tuple(layers),
         tail=0.99,
         tvar=tvar,
+        net_tvar=net_tvar,
         errors=tuple(
             Failure(
                 key=f"{i:032x}", model="price_deal", subject=f"deal D{i + 1:04d}, block 0", message="negative mean loss"
@@ -158,10 +181,15 @@ def _group(gid: str, event_loss: dict[int, np.ndarray], trial: np.ndarray, trial
             subject = sum(event_loss[UNITS.index(unit)] for unit in covered)
             ceded = ceded + np.clip(subject - (ceded if cover == "ALL" else 0) - retention, 0, limit)
     loss = {"gross": gross, "ceded": ceded, "net": gross - ceded}[view]
-    annual = np.bincount(trial, loss, trials)
-    largest = np.zeros(trials)
-    np.maximum.at(largest, trial, loss)
-    oep, aep = np.sort(largest)[::-1], np.sort(annual)[::-1]
+    annual, oep, aep = _curves(trial, loss, trials)
+    tail = np.argsort(annual, kind="stable")[-trials // 100 :]
+    whole = sum(event_loss.values())
+    worst = np.argsort(np.bincount(trial, whole, trials), kind="stable")[-trials // 100 :]
+    hit = [unit for unit in event_loss if UNITS[unit] in members]
+    by_peril = {
+        peril: np.where(sum(event_loss[unit] > 0 for unit in hit if PERILS[unit] == peril) > 0, loss, 0.0)
+        for peril in dict.fromkeys(PERILS[unit] for unit in hit)
+    }
     ranks = np.unique(np.geomspace(1, trials / 2, 160).astype(int))
     ranks = ranks[ranks >= trials / 2000][::-1]
     return GroupResult(
@@ -174,6 +202,15 @@ def _group(gid: str, event_loss: dict[int, np.ndarray], trial: np.ndarray, trial
         aal_se=float(annual.std(ddof=1) / math.sqrt(trials)),
         sd=float(annual.std(ddof=1)),
         prob_loss=float((annual > 0).mean()),
+        **_limits("prob_loss", annual > 0),
+        sd_se=_sd_error(annual),
+        tvar=float(annual[tail].mean()),
+        tvar_se=_mean_error(annual[tail]),
+        co_tvar=None if view == "ceded" else float(annual[worst].mean()),
+        co_tvar_se=None if view == "ceded" else _mean_error(annual[worst]),
+        marginal_tvar=float(annual[worst].mean()) * 0.8 if view == "gross" else None,
+        marginal_tvar_se=_mean_error(annual[worst]) if view == "gross" else None,
+        perils=tuple(_peril(name, trial, its, annual, tail) for name, its in by_peril.items()),
         ep=tuple(_point(rp, oep, aep, trials) for rp in RETURN_PERIODS),
         curve=Curve(
             return_period=tuple(float(trials / rank) for rank in ranks),
@@ -181,6 +218,53 @@ def _group(gid: str, event_loss: dict[int, np.ndarray], trial: np.ndarray, trial
             aep=tuple(float(aep[rank - 1]) for rank in ranks),
         ),
     )
+
+
+def _curves(trial: np.ndarray, loss: np.ndarray, trials: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Annual losses, and the largest occurrences and the annual losses from the largest."""
+    annual = np.bincount(trial, loss, trials)
+    largest = np.zeros(trials)
+    np.maximum.at(largest, trial, loss)
+    return annual, np.sort(largest)[::-1], np.sort(annual)[::-1]
+
+
+def _peril(name: str, trial: np.ndarray, loss: np.ndarray, total: np.ndarray, tail: np.ndarray) -> PerilResult:
+    annual, oep, aep = _curves(trial, loss, total.size)
+    return PerilResult(
+        peril=name,
+        aal=float(annual.mean()),
+        aal_se=float(annual.std(ddof=1) / math.sqrt(annual.size)),
+        sd=float(annual.std(ddof=1)),
+        sd_se=_sd_error(annual),
+        prob_loss=float((annual > 0).mean()),
+        **_limits("prob_loss", annual > 0),
+        tvar=_tvar(annual),
+        tvar_se=_mean_error(aep[: tail.size]),
+        co_tvar=float(annual[tail].mean()),
+        co_tvar_se=_mean_error(annual[tail]),
+        marginal_tvar=_tvar(total) - _tvar(total - annual),
+        marginal_tvar_se=_mean_error(annual[tail]),
+        ep=tuple(_point(rp, oep, aep, total.size) for rp in RETURN_PERIODS),
+    )
+
+
+def _tvar(annual: np.ndarray) -> float:
+    return float(np.sort(annual)[-annual.size // 100 :].mean())
+
+
+def _mean_error(values: np.ndarray) -> float:
+    return float(values.std() / math.sqrt(values.size))
+
+
+def _sd_error(annual: np.ndarray) -> float:
+    sd = float(annual.std(ddof=1))
+    fourth = float(((annual - annual.mean()) ** 4).mean())
+    return math.sqrt(max(fourth - sd**4, 0.0) / annual.size) / (2 * sd) if sd else 0.0
+
+
+def _limits(name: str, years: np.ndarray) -> dict[str, float]:
+    low, high = proportion_interval(int(np.count_nonzero(years)), years.size)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _point(rp: int, oep: np.ndarray, aep: np.ndarray, trials: int) -> EpPoint:
@@ -195,6 +279,7 @@ def _point(rp: int, oep: np.ndarray, aep: np.ndarray, trials: int) -> EpPoint:
             f"{name}_low": float(curve[low - 1]) if rank else nan,
             f"{name}_high": float(curve[high - 1]) if rank else nan,
             f"{name}_tvar": float(curve[:rank].mean()) if rank else nan,
+            f"{name}_tvar_se": _mean_error(curve[:rank]) if rank > 1 else nan,
         }
     return EpPoint(return_period=rp, **figures)
 

@@ -15,6 +15,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from browser.conftest import console_errors, requested_urls
 from browser.synthetic_summary import make_summary, with_fits
 from riskmill.results import Summary
+from riskmill_cli.figures import compact, interval
 
 pytestmark = pytest.mark.browser
 
@@ -128,6 +129,100 @@ def test_the_basis_and_the_group_change_curve_and_table(open_report: OpenReport,
     assert console_errors(page) == []
 
 
+def peril_table(page: webdriver.Chrome) -> list[list[str]]:
+    """The figures of the perils' table without their small print, a row a peril."""
+    return page.execute_script(
+        "return [...document.querySelectorAll('#peril-table tbody tr')].map((row) => "
+        "[...row.children].map((cell) => cell.firstChild.textContent))"
+    )
+
+
+def test_perils_have_their_curves_their_part_of_the_tail_and_their_errors(
+    open_report: OpenReport, summary: Summary
+) -> None:
+    """The top group's gross view: every peril, the largest part of the tail first, as the summary has them."""
+    page = open_report(summary)
+    gross = summary.top("gross")
+    assert gross is not None
+    perils = sorted(gross.perils, key=lambda peril: -(peril.co_tvar or 0))
+    assert [row[0] for row in peril_table(page)] == [peril.peril for peril in perils]
+    first, row = perils[0], page.find_element(By.CSS_SELECTOR, "#peril-table tbody tr").text
+    point = first.at(100)
+    assert point is not None
+    for text in (first.aal, first.sd, first.tvar, first.co_tvar, first.marginal_tvar, point.oep):
+        assert compact(text) in row
+    for error in (first.aal_se, first.sd_se, first.tvar_se, first.co_tvar_se, first.marginal_tvar_se):
+        assert f"± {compact(error)}" in row
+    assert interval(point.oep_low, point.oep_high) in row
+    assert len(page.find_elements(By.CSS_SELECTOR, "#peril-chart .scatterlayer .trace path.js-line")) == len(perils)
+    assert len(page.find_elements(By.CSS_SELECTOR, "#peril-chart .errorbar")) > 20
+    assert len(page.find_elements(By.CSS_SELECTOR, "#peril-shares .bars .point path")) == 2 * len(perils)
+
+
+def test_the_perils_follow_their_group_view_and_basis(open_report: OpenReport, summary: Summary) -> None:
+    page = open_report(summary)
+    before, title = peril_table(page), page.find_element(By.ID, "peril-title").text
+    click(page, "input[name=peril-basis][value=aep]")
+    assert "AEP 1 in 100" in page.find_element(By.ID, "peril-table").text
+    assert page.find_element(By.ID, "peril-title").text != title
+    Select(page.find_element(By.ID, "peril-view")).select_by_visible_text("Net")
+    net = summary.top("net")
+    assert net is not None
+    shown = {row[0]: row[8] for row in peril_table(page)}
+    assert shown == {peril.peril: compact(peril.co_tvar) for peril in net.perils}
+    Select(page.find_element(By.ID, "peril-group")).select_by_index(2)
+    assert len(peril_table(page)) < len(before)
+    assert console_errors(page) == []
+
+
+def test_a_run_without_perils_shows_no_section_of_them(open_report: OpenReport, summary: Summary) -> None:
+    groups = tuple(group.model_copy(update={"perils": ()}) for group in summary.groups)
+    page = open_report(summary.model_copy(update={"groups": groups}))
+    assert not page.find_element(By.ID, "perils").is_displayed()
+    assert console_errors(page) == []
+
+
+def test_deals_and_layers_state_their_parts_of_the_tail_and_their_errors(
+    open_report: OpenReport, summary: Summary
+) -> None:
+    page = open_report(summary)
+    by_id = {deal.deal_id: deal for deal in summary.deals}
+    for number, name in ((10, "net_co_tvar"), (11, "marginal_tvar")):
+        sort_by(page, {10: "Net co-TVaR", 11: "Marginal TVaR"}[number])
+        expected = sorted((getattr(deal, name) for deal in summary.deals), reverse=True)
+        assert [float(value) for value in column(page, number)] == pytest.approx(expected[:50], rel=1e-6)
+    row = page.find_element(By.CSS_SELECTOR, "#deal-table tbody tr")
+    deal = by_id[row.get_attribute("data-deal")]
+    for error in (deal.aal_se, deal.sd_se, deal.co_tvar_se, deal.net_co_tvar_se, deal.marginal_tvar_se):
+        assert f"± {compact(error)}" in row.text
+    row.find_element(By.CSS_SELECTOR, ".open").send_keys(Keys.ENTER)
+    opened = page.find_element(By.CSS_SELECTOR, "#deal-table tr.detail").text
+    layer = next(layer for layer in summary.layers if layer.deal_id == deal.deal_id)
+    assert f"± {compact(layer.expected_loss_se)}" in opened
+    assert f"± {compact(layer.technical_premium_se)}" in opened
+    low, high = layer.prob_attach_low, layer.prob_attach_high
+    assert low is not None
+    assert high is not None
+    assert f"{low * 100:.2f}–{high * 100:.2f}%" in opened
+
+
+def test_on_paper_no_table_is_wider_than_the_page(open_report: OpenReport, summary: Summary) -> None:
+    """A4 less its margins is 186 mm, 703 CSS pixels."""
+    page = open_report(summary)
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    metrics = {"width": 703, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        widths = page.execute_script(
+            "return [...document.querySelectorAll('.scroll > table')].map((t) => [t.offsetWidth, innerWidth])"
+        )
+        assert len(widths) == 5
+        assert all(table <= paper for table, paper in widths), widths
+    finally:
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_markup_in_names_is_shown_and_never_run(open_report: OpenReport, summary: Summary) -> None:
     hostile = json.loads(summary.to_json())
     hostile["portfolio"] |= {"name": f"</title>{MARKUP}", "description": MARKUP, "currency": "<b>"}
@@ -135,12 +230,15 @@ def test_markup_in_names_is_shown_and_never_run(open_report: OpenReport, summary
     hostile["layers"][0] |= {"layer_id": MARKUP, "deal_id": MARKUP}
     for group in hostile["groups"]:
         group["group_name"] = f"{MARKUP} {group['group_id']}"
+        for peril in group["perils"]:
+            peril["peril"] = f"{MARKUP} {peril['peril']}"
     hostile["errors"] = [{"key": "0" * 32, "model": MARKUP, "subject": MARKUP, "message": MARKUP}]
     page = open_report(Summary.model_validate(hostile))
     page.find_element(By.CSS_SELECTOR, "#deal-table .open").send_keys(Keys.ENTER)
     assert column(page, 0)[0] == MARKUP
     assert MARKUP in page.find_element(By.CSS_SELECTOR, ".detail").text
     assert MARKUP in page.find_element(By.TAG_NAME, "h1").text
+    assert page.find_element(By.CSS_SELECTOR, "#peril-table tbody th").text.startswith(MARKUP)
     assert page.find_elements(By.CSS_SELECTOR, "body img") == []
     assert "<script>" in page.find_element(By.CSS_SELECTOR, "#deal-chart .yaxislayer-above").text
     assert page.execute_script("return typeof window.hacked") == "undefined"

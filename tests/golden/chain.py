@@ -19,7 +19,7 @@ EVENTS, DEALS, BLOCK, BLOCKS = 600, 12, 10_000, 2
 
 
 #: Versions of the models that are not at their first.
-VERSIONS = {"measure": 2, "allocate": 2, "tabulate_deals": 2, "fit_tail": 2}
+VERSIONS = {"measure": 3, "allocate": 3, "tabulate_deals": 3, "compare_groups": 2, "fit_tail": 2}
 
 
 def catalogue() -> Arrays:

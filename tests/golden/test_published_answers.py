@@ -143,7 +143,7 @@ def test_tail_value_at_risk_of_the_exponential_and_the_pareto_law(law: str) -> N
         losses = -np.diff(beyond) * SLICES
     _, yet = one_loss_a_year(losses)
     yelt = Arrays({"row": np.arange(losses.size, dtype=np.int32), "loss": losses})
-    measured = run_model("measure", 2, {"blocks": 1}, [yet, yelt])
+    measured = run_model("measure", 3, {"blocks": 1}, [yet, yelt])
     for period in (10, 100, 250):
         at = RETURN_PERIODS.index(period)
         var = theta * (period ** (1 / alpha) - 1) if law == "pareto" else theta * math.log(period)

@@ -15,7 +15,10 @@ import pytest
 from riskmill.errors import RiskmillError
 from riskmill.graph import JobGraph
 from riskmill.jobs import object_name
+from riskmill.portfolio import Portfolio
+from riskmill.publish import summarise
 from riskmill.rollup_graph import rollup_graph
+from riskmill_cli.portfolio_folder import PreparedPortfolio
 from rollup_cloud import (
     SMALL_BATCHES,
     Rollups,
@@ -291,6 +294,28 @@ def test_a_portfolio_that_is_not_there_fails_at_once_with_one_clear_cause(rollup
     assert (ended.status, ended.error, ended.cause) == ("FAILED", "PortfolioInvalid", said)
     assert (ended.run["status"], ended.run["error"]) == ("FAILED", said)
     assert ended.states == ["Begin", "MergeInput", "MergeOptions", "Plan", "RecordFailure", "Failed"]
+
+
+def test_one_portfolio_runs_with_and_without_secondary_uncertainty_as_the_run_says(rollups: Rollups) -> None:
+    """The option alone decides, the outputs are those of a portfolio that says the same, and a third run finds them."""
+    prepared = tiny_portfolio(seed=fresh_seed())
+    document = prepared.portfolio.model_copy(update={"secondary_uncertainty": True}).to_json()
+    means = run_directly(prepared)
+    sampled = run_directly(PreparedPortfolio(Portfolio.from_json(document), prepared.objects))
+    key = rollups.upload(prepared)
+    for option, expected, calc in (("on", sampled, 2), ("off", means, 1)):
+        ended = rollups.finish(rollups.start(key, secondary_uncertainty=option))
+        assert (ended.status, ended.run["computed"] > 0) == ("SUCCEEDED", True)
+        assert rollups.outputs(keys_of(expected.graph)) == expected.outputs
+        published = rollups.deployment.summary(ended.run["run_id"])
+        assert (published.portfolio.key, published.ep_calc) == (key, calc)
+        assert published.run.secondary_uncertainty is (option == "on")
+        assert published == summarise(expected.portfolio, key, expected.targets, published.run)
+    again = rollups.finish(rollups.start(key, secondary_uncertainty="on"))
+    assert (again.status, again.run["to_run"], again.run["cached"]) == ("SUCCEEDED", 0, len(sampled.graph))
+    refused = rollups.finish(rollups.start(key, secondary_uncertainty="perhaps"))
+    assert (refused.status, refused.error) == ("FAILED", "RiskmillError")
+    assert "option secondary_uncertainty is 'perhaps': one of on, off" in refused.cause
 
 
 def test_an_execution_started_by_hand_needs_no_options_and_no_name(rollups: Rollups) -> None:

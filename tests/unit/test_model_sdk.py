@@ -361,7 +361,7 @@ def jobs_of(direct: Direct, name: str) -> list[Any]:
         ({"pricing_model": "nth_event_cover"}, "has no version"),
         ({"pricing_model": "nth_event_cover@2"}, "no version '2'"),
         ({"pricing_model": "nth_evnt_cover@1"}, "did you mean nth_event_cover"),
-        ({"pricing_model": "measure@2"}, "does not price deals"),
+        ({"pricing_model": "measure@3"}, "does not price deals"),
         ({"pricing_model": "nth_event_cover@1"}, "event_number: Field required"),
         (NTH_COVER | {"pricing_params": {"event_number": 0}}, "event_number: .*greater than or equal to 1"),
         (NTH_COVER | {"pricing_params": {"event_number": 1, "rate": 2.0}}, "states rate, which the portfolio says"),

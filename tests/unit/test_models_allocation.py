@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from riskmill.errors import ModelError
 from riskmill.models import run_model
-from riskmill.models.allocation import DEAL_FIGURES, read_ids
+from riskmill.models.allocation import DEAL_FIGURES, DEAL_PERIODS, DEAL_TABLES, read_ids
 from riskmill.models.pricing import PRICE_FIGURES
 from riskmill.outputs import Arrays
 
@@ -44,7 +44,7 @@ class Book:
             priced = [Arrays(run_model("price_deal", 1, {"layers": [QUOTA]}, [elt, yet])) for elt in elts]
             self.leaves.append(Arrays(run_model("roll_up", 1, {"keep_members": True}, priced)))
         params = {"blocks": len(self.yets), "tail": tail}
-        self.top = Arrays(run_model("measure", 2, params, [*self.yets, *self.leaves]))
+        self.top = Arrays(run_model("measure", 3, params, [*self.yets, *self.leaves]))
 
     def params(self, **changes: Any) -> dict[str, Any]:
         return {
@@ -57,7 +57,7 @@ class Book:
 
     def allocate(self, **changes: Any) -> Arrays:
         inputs = [*self.yets, *self.leaves, self.top]
-        return Arrays(run_model("allocate", 2, self.params(**changes), inputs))
+        return Arrays(run_model("allocate", 3, self.params(**changes), inputs))
 
 
 def test_a_deal_gets_its_mean_loss_in_the_years_of_the_tail() -> None:
@@ -98,9 +98,8 @@ def test_deals_without_a_loss_keep_their_types(sizes: list[int]) -> None:
     shares = Book([sizes], [[[0.0], [0.0]]]).allocate()
     found = {name: (array.dtype.name, array.shape) for name, array in shares.items() if not name.endswith("_ids")}
     assert found == {
-        "aal": ("float64", (2,)),
-        "sd": ("float64", (2,)),
-        **dict.fromkeys(("co_tvar", "co_tvar_se", "marginal_tvar", "net_co_tvar"), ("float64", (2,))),
+        **dict.fromkeys(DEAL_FIGURES, ("float64", (2,))),
+        **dict.fromkeys(DEAL_TABLES, ("float64", (2, len(DEAL_PERIODS)))),
         "price_figures": ("float64", (2, len(PRICE_FIGURES))),
     }
     assert shares["co_tvar"].tolist() == [0, 0]
@@ -124,7 +123,7 @@ def test_parameters_that_do_not_fit_the_leaf_are_refused() -> None:
     with pytest.raises(ModelError, match="the leaf has layers at"):
         book.allocate(deals=["x"], brokerage=[0.1], layers=[["a"]], terms=[[QUOTA]])
     with pytest.raises(ModelError, match="2 inputs"):
-        run_model("allocate", 2, book.params(), [book.yets[0], book.leaves[0]])
+        run_model("allocate", 3, book.params(), [book.yets[0], book.leaves[0]])
 
 
 def test_a_measure_of_other_trials_is_refused() -> None:
@@ -137,19 +136,18 @@ def test_a_measure_of_other_trials_is_refused() -> None:
 def test_tables_of_deals_are_put_one_after_the_other() -> None:
     one, two = Book([[1]], [[[1.0]]]), Book([[1, 1]], [[[3.0, 5.0], [0.0, 7.0]]])
     parts = [one.allocate(deals=["\u00e9"]), two.allocate()]
-    table = Arrays(run_model("tabulate_deals", 2, {}, parts))
+    table = Arrays(run_model("tabulate_deals", 3, {}, parts))
     assert read_ids(table["deal_ids"]) == ["\u00e9", "d0", "d1"]
     assert read_ids(table["layer_ids"]) == ["d0.1", "d0.1", "d1.1"]
-    for name in (*DEAL_FIGURES, "price_figures"):
+    for name in (*DEAL_FIGURES, *DEAL_TABLES, "price_figures"):
         assert table[name].tobytes() == b"".join(part[name].tobytes() for part in parts)
 
 
 def test_an_empty_table_of_deals_keeps_its_types() -> None:
-    table = run_model("tabulate_deals", 2, {}, [])
+    table = run_model("tabulate_deals", 3, {}, [])
     assert {name: (array.dtype.name, array.shape) for name, array in table.items()} == {
-        "aal": ("float64", (0,)),
-        "sd": ("float64", (0,)),
-        **dict.fromkeys(("co_tvar", "co_tvar_se", "marginal_tvar", "net_co_tvar"), ("float64", (0,))),
+        **dict.fromkeys(DEAL_FIGURES, ("float64", (0,))),
+        **dict.fromkeys(DEAL_TABLES, ("float64", (0, len(DEAL_PERIODS)))),
         "price_figures": ("float64", (0, len(PRICE_FIGURES))),
         "deal_ids": ("uint8", (2,)),
         "layer_ids": ("uint8", (2,)),

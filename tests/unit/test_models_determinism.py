@@ -24,14 +24,14 @@ DIGESTS = {
     "terms": "299b7991931415d129111bf4ba66964b7bc5badff00c2ada7c8f6a85a7319062",
     "sampled": "4bc3636564d5f5624015c3adf97ec97c2653589e2ceebfa888e2fc9d7204ddfb",
     "measure": "77ffbb1df8ce85d5b5fc3519919ec5cd5820a0339b661d36b8d66046e50107be",
-    "perils": "a3b6bb619364a43cead35314713403e60e32b99cf3c18121daf4df641c4c2d1f",
+    "perils": "62f209543222ecd4b61408f03e49268e0189811ac8099c5b0f92e76c19a444a0",
     "retained": "8c2307a011dd2ef0d240743764f39457a0600bd596b70ff69a13c6289125ca68",
-    "allocate": "621b817bf672da851338389797e3c565a806cf296ada52a530ccb92c56a7f2ac",
-    "loaded": "22d009e8be103e9ea7d830c2efeac54d1e596212651c4f7fa13d2a6c580176e2",
-    "deals": "98fe448eff1bb3fc6c320268713ba22c44c023b6de5dc86bccee49273a3ff1fe",
+    "allocate": "17e97b831afed107130e732ef104b42085f4291625f18f2686a546294f8c5960",
+    "loaded": "13941f2a7141ab8ef5a2b94213c0e3add2144ac1ae9c6d95ecdabb88f4598df0",
+    "deals": "615886aebbd2423a335c137cdee794c0499621ddc2c86be913d9dd676b9f99a9",
     "tail": "032a26b5b2cac1a124e8bfc22408a14beb16704d446140c8e5ee0ec36d938460",
     "record": "b7bffa93868f64114e304fae7e7c69840b29c2a9fe57a96c973e17d9acd1145c",
-    "compared": "25d82cd1080238afd9fa7f77b1656799b3a4a91a7120de0f59ed3dd1a2ac0290",
+    "compared": "3a439e23f8ad6aacafd0d73a4f88847b809face65b9e890b74c50ef8a1f09903",
 }
 
 x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="bytes are promised per architecture; pinned on x86-64")

@@ -43,7 +43,7 @@ def measure(years: list[list[float]], *, per_block: int | None = None, **params:
     size = per_block or len(years)
     blocks = [block(years[first : first + size]) for first in range(0, len(years), size)]
     inputs = [yet for yet, _ in blocks] + [yelt for _, yelt in blocks]
-    return Arrays(run_model("measure", 2, {"blocks": len(blocks), **params}, inputs))
+    return Arrays(run_model("measure", 3, {"blocks": len(blocks), **params}, inputs))
 
 
 def at(measured: Arrays, name: str, return_period: int) -> float:
@@ -181,7 +181,7 @@ def test_ceded_is_gross_less_net_and_what_rounding_leaves_is_nothing() -> None:
     yet, gross = block([[10.0, 4.0], [6.0], [8.0]])
     _, net = block([[7.0, 0.0], [6.0 * (1 + 2e-16)], [8.0 * (1 - 2e-16)]])
     params = {"blocks": 1, "perspective": "ceded", "tail": 0.5}
-    ceded = run_model("measure", 2, params, [yet, gross, net])
+    ceded = run_model("measure", 3, params, [yet, gross, net])
     assert ceded["aal"].tolist() == [pytest.approx(7 / 3)]
     assert ceded["prob_loss"].tolist() == [pytest.approx(1 / 3)]
 
@@ -190,14 +190,14 @@ def test_a_net_loss_of_another_group_is_refused() -> None:
     yet, gross = block([[10.0, 0.0], [6.0]])
     _, net = block([[10.0, 1.0], [6.0]])
     with pytest.raises(ModelError, match="not of the same group"):
-        run_model("measure", 2, {"blocks": 1, "perspective": "ceded"}, [yet, gross, net])
+        run_model("measure", 3, {"blocks": 1, "perspective": "ceded"}, [yet, gross, net])
 
 
 def test_inputs_that_do_not_fit_are_counted_in_the_message() -> None:
     yet, yelt = block([[1.0]])
     with pytest.raises(ModelError, match="2 inputs"):
-        run_model("measure", 2, {"blocks": 2}, [yet, yelt])
+        run_model("measure", 3, {"blocks": 2}, [yet, yelt])
     with pytest.raises(ModelError, match="names row 0"):
-        run_model("measure", 2, {"blocks": 1}, [block([[]])[0], yelt])
+        run_model("measure", 3, {"blocks": 1}, [block([[]])[0], yelt])
     with pytest.raises(ModelError, match="tail"):
-        run_model("measure", 2, {"blocks": 1, "tail": 1.0}, [yet, yelt])
+        run_model("measure", 3, {"blocks": 1, "tail": 1.0}, [yet, yelt])

@@ -227,6 +227,12 @@ def test_price_figures_are_at_our_share() -> None:
             "prob_exhaust_low": pytest.approx(0.0179, abs=5e-5),
             "prob_exhaust_high": pytest.approx(0.4042, abs=5e-5),
             "risk_load": 0,
+            # nothing but the annual limit is known: bounds, worked out in test_models_errors.py
+            "sd_se": found["sd_se"],
+            "expected_reinstatement_premium_se": found["expected_reinstatement_premium_se"],
+            "loss_on_line_se": found["expected_loss_se"] / 0.5 / 10,
+            "technical_premium_se": found["technical_premium_se"],
+            "risk_load_se": 0,
         }
     )
 
@@ -243,7 +249,15 @@ def test_price_figures_that_do_not_exist_are_nan() -> None:
         "expected_loss_se",
         "prob_exhaust_low",
         "prob_exhaust_high",
+        "sd_se",
+        "expected_reinstatement_premium_se",
+        "loss_on_line_se",
+        "technical_premium_se",
     ]
     assert found["expected_loss"] == 5
     zero = figures({"occurrence_limit": 0.0, "premium": 3.0}, [4, 0, 0, 0, 0, 0])
-    assert [name for name, value in zero.items() if math.isnan(value)] == ["loss_on_line", "rate_on_line"]
+    assert [name for name, value in zero.items() if math.isnan(value)] == [
+        "loss_on_line",
+        "rate_on_line",
+        "loss_on_line_se",
+    ]

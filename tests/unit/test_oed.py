@@ -1,7 +1,8 @@
 """OED reinsurance files: what is taken, what is refused and where, and that what went out comes back."""
 
 import csv
-import importlib.util
+import json
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from riskmill.errors import RiskmillError
 from riskmill.oed import PERIL_CODES, REINS_INFO, REINS_SCOPE, perils_covered
 from riskmill.portfolio import Layer, Outwards
 from riskmill.terms import Terms
-from riskmill_cli.oed_files import Side, export_oed, import_oed
+from riskmill_cli.oed_files import Side, export_oed, import_oed, ods_python
 from riskmill_cli.portfolio_folder import FolderInvalid, read_folder
 from unit.portfolio_fixtures import Folder
 
@@ -72,6 +74,21 @@ class Case:
             self.read()
         assert not (self.folder / f"out{self.times}").exists()
         return caught.value.faults
+
+
+#: The interpreter that has ods-tools. Its pandas takes seconds to import, so only tests that are about it run it.
+PYTHON = ods_python()
+
+
+@pytest.fixture(autouse=True)
+def _only_own_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("riskmill_cli.oed_files.ods_python", lambda: None)
+
+
+@pytest.fixture
+def with_ods(_only_own_checks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import runs ods-tools."""
+    monkeypatch.setattr("riskmill_cli.oed_files.ods_python", lambda: PYTHON)
 
 
 @pytest.fixture
@@ -344,26 +361,46 @@ def test_a_term_that_oed_cannot_say_is_not_left_out_of_an_export(case: Case) -> 
     assert "up to 30 in ReinsName" in caught.value.faults[1]
 
 
-ODS = importlib.util.find_spec("ods_tools")
+needs_ods = pytest.mark.skipif(PYTHON is None, reason="ods-tools is not installed: `make ods`")
+
+#: What ods-tools knows, as JSON: the events that each peril code covers, and the columns of each reinsurance file.
+SCHEMA = """
+import json
+from ods_tools.oed import OedSchema
+schema = OedSchema.from_oed_schema_info(None).schema
+fields = {name: [field["Input Field Name"] for field in schema["input_fields"][name].values()]
+          for name in ("ReinsInfo", "ReinsScope")}
+print(json.dumps({"covered": schema["perils"]["covered"], "fields": fields}))
+"""
 
 
-@pytest.mark.skipif(ODS is None, reason="ods-tools is not installed (uv pip install ods-tools)")
+@needs_ods
 def test_columns_and_codes_are_those_of_ods_tools() -> None:
-    from ods_tools.oed import OedSchema  # type: ignore[import-not-found]
-
-    schema = OedSchema.from_oed_schema_info(None).schema
-    assert set(schema["perils"]["covered"]) == PERIL_CODES
-    for code, covered in schema["perils"]["covered"].items():
+    asked = subprocess.run([str(PYTHON), "-c", SCHEMA], capture_output=True, text=True, check=True)
+    schema = json.loads(asked.stdout)
+    assert set(schema["covered"]) == PERIL_CODES
+    for code, covered in schema["covered"].items():
         assert perils_covered(code) == set(covered)
     scope_only_before = {"RiskLevel", "OriginalCurrency", "RateOfExchange"}
     for table, old in ((REINS_INFO, {"ReinsHoursClause"}), (REINS_SCOPE, scope_only_before)):
-        standard = {field["Input Field Name"] for field in schema["input_fields"][table.name].values()}
-        assert {column.name for column in table.columns} - old == standard
+        assert {column.name for column in table.columns} - old == set(schema["fields"][table.name])
 
 
-@pytest.mark.skipif(ODS is None, reason="ods-tools is not installed (uv pip install ods-tools)")
+@needs_ods
+@pytest.mark.usefixtures("with_ods")
 def test_what_only_ods_tools_finds_is_a_fault_of_the_file(case: Case) -> None:
     assert "checked with ods-tools" in case.read()[1][-1]
     case.info[0]["OEDVersion"] = "4.0.0"
     case.scope[0]["OEDVersion"] = "5.0.0"
     assert "ods-tools: " in case.faults()[0]
+
+
+def test_an_import_without_ods_tools_says_that_it_did_not_run(case: Case) -> None:
+    assert case.read()[1][-1].startswith("ods-tools did not run: `make ods` installs it")
+
+
+def test_an_ods_tools_that_cannot_be_run_is_one_clear_error(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken environment is not a file without faults."""
+    monkeypatch.setattr("riskmill_cli.oed_files.ods_python", lambda: Path("/bin/false"))
+    with pytest.raises(RiskmillError, match="ods-tools cannot be run with /bin/false: exit code 1"):
+        case.read()

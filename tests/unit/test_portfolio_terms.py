@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from riskmill.errors import PortfolioInvalid
 from riskmill.outputs import decode
 from riskmill.portfolio import Portfolio, Pricing
 from riskmill_cli.portfolio_folder import FolderInvalid, PreparedPortfolio, read_folder
@@ -187,6 +188,40 @@ def test_a_fault_names_file_row_field_and_what_is_allowed(tmp_path: Path, name: 
     with pytest.raises(FolderInvalid) as found:
         read(tmp_path, *changes)
     assert found.value.faults == [expected]
+
+
+def test_a_run_that_samples_losses_has_the_faults_of_a_portfolio_that_does(tmp_path: Path) -> None:
+    """The folder is sound; with the run's option it is refused as if portfolio.json had asked."""
+    made = Folder()
+    made.rows["elts"][2].update(sd_independent="5")
+    folder = made.write(tmp_path)
+    portfolio = read_folder(folder).portfolio
+    assert not portfolio.secondary_uncertainty
+    with pytest.raises(FolderInvalid) as found:
+        read_folder(folder, sampled=True)
+    assert found.value.faults == [ONE_FAULT["uncertainty without an exposure"][1]]
+
+
+def test_the_document_knows_what_a_run_that_samples_losses_would_be_refused_for(tmp_path: Path) -> None:
+    """By event loss table and event, whatever the order of the rows; a portfolio that can be sampled says nothing."""
+    bare = (lambda folder: folder.rows["elts"][2].update(sd_independent="5"),)
+    whole = read(tmp_path / "whole").portfolio
+    one = read(tmp_path / "one", *bare).portfolio
+    turned = read(tmp_path / "turned", *bare, lambda folder: folder.rows["elts"].reverse()).portfolio
+    assert whole.sampling_faults == ()
+    assert "sampling_faults" not in json.loads(whole.to_json())
+    assert one.sampling_faults == (
+        "elts: 'E2': exposure: event 2: is empty, and secondary uncertainty needs it where there is a standard "
+        "deviation (allowed: a number above mean_loss)",
+    )
+    assert one.key == turned.key != whole.key
+
+
+def test_a_document_that_samples_what_cannot_be_sampled_is_refused(tmp_path: Path) -> None:
+    portfolio = read(tmp_path, lambda folder: folder.rows["elts"][2].update(sd_independent="5")).portfolio
+    document = json.loads(portfolio.to_json()) | {"secondary_uncertainty": True}
+    with pytest.raises(PortfolioInvalid, match="secondary_uncertainty: is on, and losses cannot be sampled: elts: 'E2"):
+        Portfolio.from_json(json.dumps(document).encode())
 
 
 def test_every_later_term_reaches_the_portfolio(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from browser.synthetic_summary import make_summary
 from riskmill.results import Summary
-from riskmill_cli.figures import compact, duration, percent
+from riskmill_cli.figures import compact, duration, interval, percent
 from riskmill_cli.report import render_report
 from riskmill_cli.terminal import print_summary
 
@@ -58,6 +58,59 @@ def test_percentages_and_durations_read_as_people_write_them() -> None:
         "3 min 05 s",
         "1 h 02 min",
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (1.62e9, 1.95e9, "1.62–1.95bn"),
+        (940e6, 1.07e9, "940m–1.07bn"),
+        (5.0, 7.0, "5–7"),
+        (0.0, 3.2e6, "0–3.20m"),
+        (None, 1.0, ""),
+        (1.0, None, ""),
+    ],
+)
+def test_limits_name_their_unit_once_where_it_is_the_same(low: float | None, high: float | None, text: str) -> None:
+    assert interval(low, high) == text
+
+
+def test_figures_have_their_errors_and_limits_in_the_html_itself(summary: Summary) -> None:
+    """Headline, groups, and each group's part of the tail, gross, net and marginal."""
+    page = render_report(summary)
+    gross, net = summary.top("gross"), summary.top("net")
+    assert gross is not None
+    assert net is not None
+    point = gross.at(100)
+    assert point is not None
+    assert f"± {percent(summary.gross_loss_ratio_se)} gross loss ratio" in page
+    assert interval(point.oep_low, point.oep_high) in page
+    for value in (gross.tvar_se, gross.aal_se, gross.co_tvar_se, gross.marginal_tvar_se, net.tvar_se, net.co_tvar_se):
+        assert f"± {compact(value)}" in page
+    tails = page[page.index('id="h-tails"') :]
+    for group in summary.groups:
+        assert group.group_name.replace("&", "&amp;") in tails
+        if group.perspective == "gross":
+            assert compact(group.marginal_tvar) in tails
+
+
+@pytest.mark.parametrize(
+    ("asked", "calc", "text"),
+    [
+        (None, 1, "off, as the portfolio says"),
+        (True, 2, "on, as this run asked"),
+        (False, 1, "off, as this run asked"),
+    ],
+)
+def test_report_and_terminal_say_whether_losses_were_sampled_and_who_asked(
+    summary: Summary, asked: bool | None, calc: int, text: str
+) -> None:
+    run = summary.run.model_copy(update={"secondary_uncertainty": asked})
+    shown = summary.model_copy(update={"run": run, "ep_calc": calc})
+    assert text in render_report(shown)
+    out = io.StringIO()
+    print_summary(shown, Console(file=out, width=160))
+    assert f"secondary uncertainty {text.split(',')[0]}" in out.getvalue()
 
 
 def test_the_same_summary_gives_the_same_bytes(summary: Summary) -> None:

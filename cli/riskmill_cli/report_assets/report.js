@@ -27,6 +27,10 @@
     const a = compact(low), b = compact(high), unit = (text) => text.replace(/[-\d.,]/g, "");
     return (unit(a) === unit(b) && unit(a) ? a.slice(0, -unit(a).length) : a) + "–" + b;
   }
+  // one standard error, in small print under its figure
+  const plusMinus = (error, show = compact) => typeof error === "number" ? [el("span", { class: "interval" }, "± " + show(error))] : [];
+  const limits = (low, high, show = interval) => typeof low === "number" && typeof high === "number" ? [el("span", { class: "interval" }, show(low, high))] : [];
+  const between = (low, high) => percent(low, 2).slice(0, -1) + "–" + percent(high, 2);
   const percent = (value, digits = 1) => value === null || value === undefined ? "–" : (value * 100).toFixed(digits) + "%";
   const count = (value) => value.toLocaleString("en-US");
   const years = (value) => value.toLocaleString("en-US", { maximumFractionDigits: 1 });
@@ -61,6 +65,8 @@
     { key: "sd", title: "Std dev", show: compact, minor: true },
     { key: "co_tvar", title: "co-TVaR", show: compact, sum: true },
     { key: "share_of_tvar", title: "Share of TVaR", show: (v) => percent(v, 2), sum: true, bar: true },
+    { key: "net_co_tvar", title: "Net co-TVaR", show: compact, sum: true },
+    { key: "marginal_tvar", title: "Marginal TVaR", show: compact, minor: true },
   ];
   const look = (column) => column.text ? "text" : column.minor ? "minor" : ""; // minor columns give way on narrow pages
   const ratio = (aal, premium) => aal === null || !premium ? null : aal / premium;
@@ -138,7 +144,8 @@
         row.append(el("th", { scope: "row", class: "text" }, open));
       } else if (column.text) row.append(el("td", { class: "text" }, value));
       else {
-        const cell = el("td", { class: look(column), "data-value": value === null ? "" : String(value) }, column.show(value));
+        const error = deals[column.key + "_se"]?.[i];
+        const cell = el("td", { class: look(column), "data-value": value === null ? "" : String(value) }, column.show(value), ...plusMinus(error, column.show));
         if (column.bar && value > 0) {
           cell.className = "barcell";
           const bar = el("i");
@@ -164,7 +171,8 @@
   ].filter(([key]) => data.layers[key].some((value) => value !== null));
   function detailRow(i) {
     const rows = (layersOf.get(i) || []).map((l) => el("tr", {}, ...layerColumns.map(([key, , show]) =>
-      el("td", { class: show ? "" : "text" }, show ? show(data.layers[key][l]) : data.layers[key][l]))));
+      el("td", { class: show ? "" : "text" }, show ? show(data.layers[key][l]) : data.layers[key][l],
+        ...plusMinus(data.layers[key + "_se"]?.[l], show), ...limits(data.layers[key + "_low"]?.[l], data.layers[key + "_high"]?.[l], between)))));
     const content = rows.length
       ? el("table", { class: "figures" }, el("thead", {}, el("tr", {}, ...layerColumns.map(([, title, show]) =>
         el("th", { scope: "col", class: show ? "" : "text" }, title)))), el("tbody", {}, ...rows))
@@ -191,11 +199,13 @@
       const at = new Map(group.views[view].ep.map((p) => [p.return_period, p]));
       const quantile = periods.map((rp) => {
         const p = at.get(rp) || {}, cell = el("td", {}, compact(p[basis]));
-        const low = p[basis + "_low"], high = p[basis + "_high"];
-        if (view !== "ceded" && typeof low === "number" && typeof high === "number") cell.append(el("span", { class: "interval" }, interval(low, high)));
+        if (view !== "ceded") cell.append(...limits(p[basis + "_low"], p[basis + "_high"]));
         return cell;
       });
-      const tail = periods.map((rp) => el("td", {}, compact((at.get(rp) || {})[basis + "_tvar"])));
+      const tail = periods.map((rp) => {
+        const p = at.get(rp) || {};
+        return el("td", {}, compact(p[basis + "_tvar"]), ...plusMinus(p[basis + "_tvar_se"]));
+      });
       return [el("tr", {}, el("th", { scope: "row", class: "text c-" + view }, `${title} ${name}`), ...quantile),
         el("tr", {}, el("th", { scope: "row", class: "text c-" + view }, `${title} TVaR`), ...tail)];
     });
@@ -207,6 +217,38 @@
       ? "Occurrence basis: the largest single event of a year. Shaded: confidence interval of the simulation."
       : "Aggregate basis: the sum of a year's losses. Shaded: confidence interval of the simulation.";
   }
+  // ================= perils =================
+  const perilState = { group: 0, view: "gross", basis: "oep" };
+  const palette = ["#1f3f66", "#b06a1c", "#0f7b72", "#8c3b4a", "#6b7a2f", "#6a5a9c", "#3d8bb5", "#8b6f47"];
+  const withPerils = data.groups.map((group, i) => i).filter((i) => views.some(([v]) => data.groups[i].views[v]?.perils.length));
+  const hasPerils = withPerils.length > 0;
+  for (const i of withPerils) $("peril-group").append(el("option", { value: i }, "\u2003".repeat(data.groups[i].depth) + data.groups[i].name));
+  function perilViews() { // the views that the chosen group has
+    const there = views.filter(([v]) => data.groups[perilState.group].views[v]?.perils.length);
+    if (!there.some(([v]) => v === perilState.view)) perilState.view = there[0][0];
+    $("peril-view").replaceChildren(...there.map(([v, title]) => el("option", { value: v }, title)));
+    $("peril-view").value = perilState.view;
+  }
+  const perilsOf = () => data.groups[perilState.group].views[perilState.view].perils;
+  function perilTable() {
+    const whole = data.groups[perilState.group].views[perilState.view], basis = perilState.basis, name = basis.toUpperCase();
+    const heads = ["Peril", "AAL", "Share of AAL", "Std dev", "P(loss in a year)", `${name} 1 in 100`, `${name} 1 in 250`, "Own TVaR", "co-TVaR", "Share of TVaR", "Marginal TVaR"];
+    const point = (peril, rp) => peril.ep.find((p) => p.return_period === rp) || {};
+    const quantile = (peril, rp) => { const p = point(peril, rp); return el("td", {}, compact(p[basis]), ...limits(p[basis + "_low"], p[basis + "_high"])); };
+    const figure = (peril, key) => el("td", {}, compact(peril[key]), ...plusMinus(peril[key + "_se"]));
+    const rows = perilsOf().map((peril) => el("tr", {}, el("th", { scope: "row", class: "text" }, peril.peril),
+      figure(peril, "aal"), el("td", {}, percent(ratio(peril.aal, whole.aal))), figure(peril, "sd"),
+      el("td", {}, percent(peril.prob_loss), ...limits(peril.prob_loss_low, peril.prob_loss_high, between)),
+      quantile(peril, 100), quantile(peril, 250), figure(peril, "tvar"), figure(peril, "co_tvar"),
+      el("td", {}, percent(ratio(peril.co_tvar, whole.tvar))), figure(peril, "marginal_tvar")));
+    const all = ["All perils", compact(whole.aal), percent(1), "", "", "", "", "", compact(whole.tvar), percent(1), ""];
+    $("peril-table").replaceChildren(
+      el("caption", { class: "visually-hidden" }, `Perils of ${data.groups[perilState.group].name}, with standard errors and 95% limits`),
+      el("thead", {}, el("tr", {}, ...heads.map((title, i) => el("th", { scope: "col", class: i ? "" : "text" }, title)))),
+      el("tbody", {}, ...rows), el("tfoot", {}, el("tr", {}, ...all.map((text, i) => el("td", { class: i ? "" : "text" }, text)))));
+    $("peril-title").textContent = (basis === "oep" ? "Largest event of a year" : "Sum of a year") + ", each peril by itself, with 95% limits";
+  }
+  if (hasPerils) { perilState.group = withPerils[0]; perilViews(); perilTable(); } else $("perils").hidden = true;
   const hasCurves = data.groups.length > 0;
   if (hasCurves) epTable(); else $("exceedance").hidden = true;
   if (!n) $("contributions").hidden = true;
@@ -300,13 +342,48 @@
       }, config);
   }
 
+  function perilChart() {
+    const basis = perilState.basis, perils = perilsOf();
+    const shown = perils.map((peril) => peril.ep.filter((p) => typeof p[basis] === "number"));
+    const [scale, suffix] = unitOf(peak(shown.flatMap((points) => points.map((p) => p[basis]))));
+    const style = (i) => ({ color: palette[i % palette.length], dash: i < palette.length ? "solid" : "dot" });
+    const traces = perils.map((peril, i) => ({ x: shown[i].map((p) => p.return_period), y: scaled(shown[i].map((p) => p[basis]), scale),
+      name: label(clip(peril.peril, 28)), mode: "lines+markers", line: { ...style(i), width: 2.2 }, marker: { size: 5, color: style(i).color },
+      error_y: { type: "data", symmetric: false, thickness: 1, width: 3, color: style(i).color,
+        array: shown[i].map((p) => typeof p[basis + "_high"] === "number" ? (p[basis + "_high"] - p[basis]) / scale : 0),
+        arrayminus: shown[i].map((p) => typeof p[basis + "_low"] === "number" ? (p[basis] - p[basis + "_low"]) / scale : 0) },
+      customdata: shown[i].map((p) => compact(p[basis])), hovertemplate: "%{customdata}<extra>" + label(clip(peril.peril, 28)) + "</extra>" }));
+    Plotly.react($("peril-chart"), traces, { ...base, margin: { l: 64, r: 18, t: 34, b: 48 }, hovermode: "x unified",
+      legend: { orientation: "h", x: 0, y: 1.01, yanchor: "bottom", xanchor: "left", traceorder: "normal" },
+      xaxis: { type: "log", tickvals: [2, 5, 10, 20, 50, 100, 250, 500, 1000], title: { text: "Return period, years (log scale)", font: { size: 12.5, color: "#51606e" } },
+        showgrid: false, ticks: "outside", tickcolor: "#b9c0c6", linecolor: "#17212b", zeroline: false, hoverformat: ",.4~g", unifiedhovertitle: { text: "1 in %{x:,.3~r} years" }, fixedrange: true },
+      yaxis: { title: { text: `Loss, ${label(data.currency)} ${suffix}`, font: { size: 12.5, color: "#51606e" } }, rangemode: "tozero", gridcolor: "#e4e7e9", zeroline: false, tickformat: ",~g", nticks: 7, fixedrange: true },
+    }, config);
+    const whole = data.groups[perilState.group].views[perilState.view], y = perils.map((_, r) => r);
+    const share = (key, of, name, color) => { const parts = perils.map((peril) => ratio(peril[key], whole[of]));
+      return { type: "bar", orientation: "h", name, y, x: parts.map((part) => part === null ? null : part * 100), marker: { color },
+        text: parts.map((part) => percent(part, 0)), textposition: "outside", cliponaxis: false, textfont: { size: 11.5 },
+        customdata: perils.map((peril) => [label(peril.peril), compact(peril[key])]), hovertemplate: `%{customdata[0]}<br>${name} %{customdata[1]}, %{x:.1f}%<extra></extra>` }; };
+    Plotly.react($("peril-shares"), [share("co_tvar", "tvar", "of TVaR", "#1f3f66"), share("aal", "aal", "of AAL", "#8fa3bb")], { ...base,
+      margin: { l: 10, r: 34, t: 30, b: 44 }, barmode: "group", bargap: 0.32, bargroupgap: 0.08, hovermode: "closest",
+      legend: { orientation: "h", x: 0, y: 1.0, yanchor: "bottom", xanchor: "left", traceorder: "normal" },
+      xaxis: { ticksuffix: "%", gridcolor: "#e4e7e9", zeroline: false, rangemode: "tozero", fixedrange: true },
+      yaxis: { tickvals: y, ticktext: perils.map((peril) => label(clip(peril.peril, 22)) + " "), range: [perils.length - 0.5, -0.5], automargin: true, showgrid: false, zeroline: false, fixedrange: true },
+    }, config);
+  }
+
+  const drawPerils = () => { perilViews(); perilTable(); perilChart(); };
+  $("peril-group").addEventListener("change", (event) => { perilState.group = Number(event.target.value); drawPerils(); });
+  $("peril-view").addEventListener("change", (event) => { perilState.view = event.target.value; drawPerils(); });
+  document.querySelectorAll("input[name=peril-basis]").forEach((radio) => radio.addEventListener("change", () => { perilState.basis = radio.value; drawPerils(); }));
   $("ep-group").addEventListener("change", (event) => { epState.group = Number(event.target.value); epTable(); epChart(); });
   document.querySelectorAll("input[name=basis]").forEach((radio) => radio.addEventListener("change", () => { epState.basis = radio.value; epTable(); epChart(); }));
   if (hasCurves) epChart();
+  if (hasPerils) perilChart();
   if (n) { dealChart(); unitChart(); }
 
   // paper is narrower than the screen: A4 less its margins is 186 mm, about 700 CSS pixels
-  const charts = ["ep-chart", "deal-chart", "unit-chart"].map($).filter((node) => node.data);
+  const charts = ["ep-chart", "peril-chart", "peril-shares", "deal-chart", "unit-chart"].map($).filter((node) => node.data);
   addEventListener("beforeprint", () => charts.forEach((node) => Plotly.relayout(node, { width: 690 })));
   addEventListener("afterprint", () => charts.forEach((node) => Plotly.relayout(node, { autosize: true, width: null })));
   document.documentElement.dataset.ready = "true";

@@ -258,6 +258,8 @@ class Portfolio(_Frozen):
     records: Annotated[tuple[LossRecord, ...], AfterValidator(_by_peril)] = later(())
     #: replicates of the bootstrap of the fits to records
     fit_replicates: Annotated[int, Field(ge=0, le=MAX_FIT_REPLICATES)] = later(FIT_REPLICATES)
+    #: why no run may sample its losses: the faults that `secondary_uncertainty` would have, empty where it has none
+    sampling_faults: tuple[str, ...] = later(())
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -316,6 +318,9 @@ def _soundness_faults(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
     layers: set[str] = set()
     indices = {losses.index for losses in portfolio.indices}
     yield from _repeated(portfolio)
+    if portfolio.secondary_uncertainty and portfolio.sampling_faults:
+        problem = "is on, and losses cannot be sampled: " + "; ".join(portfolio.sampling_faults[:3])
+        yield ("secondary_uncertainty",), problem, "false, or event loss tables with exposures"
     for at, deal in enumerate(portfolio.deals):
         here: _Loc = ("deals", at)
         if deals.setdefault(deal.deal_id, at) != at:

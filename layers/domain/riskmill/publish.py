@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from riskmill.graph import topological_order
-from riskmill.models.allocation import DEAL_FIGURES, read_ids
+from riskmill.models.allocation import DEAL_FIGURES, DEAL_PERIODS, DEAL_TABLES, read_ids
 from riskmill.models.contracts import layer_limit
 from riskmill.models.fit_models import (
     COUNT_FIGURES,
@@ -17,6 +17,7 @@ from riskmill.models.fit_models import (
     SEVERITY_LAWS,
     SIZE_FIGURES,
 )
+from riskmill.models.metrics import EP_COLUMNS, PERIL_FIGURES
 from riskmill.models.pricing import PRICE_FIGURES
 from riskmill.models.tail_fit import TAIL_FIGURES
 from riskmill.outputs import Arrays
@@ -42,7 +43,7 @@ from riskmill.results import (
 from riskmill.rollup_graph import DEALS, compared_groups, groups_name, measure_name, record_fit_name, tail_fit_name
 from riskmill.terms import Terms
 
-_EP = ("oep", "oep_low", "oep_high", "oep_tvar", "aep", "aep_low", "aep_high", "aep_tvar")
+_EP = tuple(name + column for name in ("oep", "aep") for column in EP_COLUMNS)
 
 
 def summarise(portfolio: Portfolio, key: str, targets: Mapping[str, Arrays], run: Run) -> Summary:
@@ -176,28 +177,43 @@ def result_tables(summary: Summary) -> dict[str, bytes]:
     return {"summary.json": summary.to_json()} | files
 
 
+#: What comparing a group with the top group tells, beside its co-TVaR.
+_COMPARED = ("co_tvar_se", "marginal_tvar", "marginal_tvar_se")
+
+
 def _with_tails(
     portfolio: Portfolio, groups: list[GroupResult], deals: tuple[DealResult, ...], targets: Mapping[str, Arrays]
 ) -> tuple[GroupResult, ...]:
     """Return the groups with their parts of the top group's tail: sums of their deals', and what it is without them."""
-    parts = {deal.deal_id: (deal.co_tvar or 0.0, deal.net_co_tvar or 0.0) for deal in deals}
+    parts = {deal.deal_id: (deal.co_tvar or 0.0, deal.net_co_tvar or 0.0, deal.net_co_tvar_se) for deal in deals}
     members = {group.group_id: group for group in portfolio.groups}
-    sums: dict[str, tuple[float, float]] = {}
+    sums: dict[str, tuple[float, float, float | None]] = {}
     for group_id in topological_order({group.group_id: group.groups for group in portfolio.groups}):
         group = members[group_id]
         found = [*(parts[deal] for deal in group.deals), *(sums[child] for child in group.groups)]
-        sums[group_id] = math.fsum(part[0] for part in found), math.fsum(part[1] for part in found)
-    marginal = {portfolio.group: float(targets[measure_name(portfolio.group, "gross")]["tvar"][0])}
+        errors = [part[2] for part in found if part[2] is not None]
+        sums[group_id] = (
+            math.fsum(part[0] for part in found),
+            math.fsum(part[1] for part in found),
+            # a sum's standard error is at most the sum of its parts'
+            math.fsum(errors) if len(errors) == len(found) else None,
+        )
+    top = targets[measure_name(portfolio.group, "gross")]
+    whole = float(top["tvar"][0]), float(top["tvar_se"][0])
+    compared = {portfolio.group: dict(zip(_COMPARED, (whole[1], *whole), strict=True))}
     for names in compared_groups(portfolio):
-        marginal |= dict(zip(names, targets[groups_name(names)]["marginal_tvar"].tolist(), strict=True))
+        columns = (targets[groups_name(names)][column].tolist() for column in _COMPARED)
+        for name, *values in zip(names, *columns, strict=True):
+            compared[name] = dict(zip(_COMPARED, values, strict=True))
     changed = []
     for result in groups:
-        update: dict[str, float] = {}
+        update: dict[str, float | None] = {}
+        gross, net, net_error = sums[result.group_id]
         if result.perspective == "gross":
-            update = {"co_tvar": sums[result.group_id][0], "marginal_tvar": marginal[result.group_id]}
+            update = {"co_tvar": gross, **compared[result.group_id]}
         elif result.perspective == "net":
-            update = {"co_tvar": sums[result.group_id][1]}
-        changed.append(result.model_copy(update=update))
+            update = {"co_tvar": net, "co_tvar_se": result.tvar_se if result.top else net_error}
+        changed.append(GroupResult.model_validate(result.model_dump() | update))
     return tuple(changed)
 
 
@@ -234,7 +250,6 @@ _SINGLE = ("aal", "aal_se", "sd", "sd_se", "prob_loss", "prob_loss_low", "prob_l
 
 def _perils(measured: Arrays) -> tuple[PerilResult, ...]:
     """Return the perils that cause a group any loss."""
-    singles = ("aal", "aal_se", "sd", "prob_loss", "co_tvar")
     results = []
     for number, name in enumerate(read_ids(measured["peril_names"])):
         if measured["peril_aal"][number] == 0:
@@ -244,13 +259,13 @@ def _perils(measured: Arrays) -> tuple[PerilResult, ...]:
             EpPoint(return_period=period, **{column: values[at] for column, values in columns.items()})
             for at, period in enumerate(measured["return_period"].tolist())
         )
-        figures = {single: float(measured[f"peril_{single}"][number]) for single in singles}
+        figures = {single: float(measured[f"peril_{single}"][number]) for single in PERIL_FIGURES}
         results.append(PerilResult(peril=name, **figures, ep=points))
     return tuple(results)
 
 
 def _group(group: Group, perspective: Perspective, measured: Arrays, parents: list[str], *, top: bool) -> GroupResult:
-    columns = {name: measured[name].tolist() for name in (*_EP, "oep_tvar_se", "aep_tvar_se")}
+    columns = {name: measured[name].tolist() for name in _EP}
     points = [
         EpPoint(return_period=period, **{name: values[at] for name, values in columns.items()})
         for at, period in enumerate(measured["return_period"].tolist())
@@ -276,7 +291,8 @@ def _group(group: Group, perspective: Perspective, measured: Arrays, parents: li
 def _deals(deals: Mapping[str, tuple[Deal, float]], table: Arrays, tvar: float, trials: int) -> tuple[DealResult, ...]:
     results = []
     figures = zip(*(table[name].tolist() for name in DEAL_FIGURES), strict=True)
-    for deal_id, values in zip(read_ids(table["deal_ids"]), figures, strict=True):
+    curves = zip(*(table[name].tolist() for name in DEAL_TABLES), strict=True)
+    for deal_id, values, curve in zip(read_ids(table["deal_ids"]), figures, curves, strict=True):
         deal, rate = deals[deal_id]
         found = dict(zip(DEAL_FIGURES, values, strict=True))
         limits = [_limit(layer.terms) for layer in deal.layers]
@@ -290,6 +306,10 @@ def _deals(deals: Mapping[str, tuple[Deal, float]], table: Arrays, tvar: float, 
                 **found,
                 aal_se=found["sd"] / math.sqrt(trials),
                 share_of_tvar=found["co_tvar"] / tvar if tvar else None,
+                ep=tuple(
+                    EpPoint(return_period=period, **{name: column[at] for name, column in zip(_EP, curve, strict=True)})
+                    for at, period in enumerate(DEAL_PERIODS)
+                ),
             )
         )
     return tuple(results)

@@ -66,6 +66,8 @@ class Run(_Record):
     compute: dict[str, int] = Field(default_factory=dict)
     #: jobs by where they ran and why there, such as {"lambda: fits with margin": 90}
     why: dict[str, int] = Field(default_factory=dict)
+    #: what the run's own option asked for; None: as the portfolio says. `Summary.ep_calc` says what was done.
+    secondary_uncertainty: bool | None = None
 
 
 class PortfolioFacts(_Record):
@@ -121,6 +123,21 @@ class PerilResult(_Record):
     #: the peril's part of the group's own TVaR at the summary's tail; perils add up to it
     co_tvar: Figure
     ep: tuple[EpPoint, ...] = ()
+    #: standard error of `sd`, and 95% limits of `prob_loss`
+    sd_se: Figure = None
+    prob_loss_low: Figure = None
+    prob_loss_high: Figure = None
+    #: the peril's own TVaR at the summary's tail, and its standard error
+    tvar: Figure = None
+    tvar_se: Figure = None
+    co_tvar_se: Figure = None
+    #: the group's own TVaR less that without the peril; does not add up
+    marginal_tvar: Figure = None
+    marginal_tvar_se: Figure = None
+
+    def at(self, return_period: float) -> EpPoint | None:
+        """The EP point at this return period (years), None when it was not calculated."""
+        return next((point for point in self.ep if math.isclose(point.return_period, return_period)), None)
 
 
 class Curve(_Record):
@@ -251,6 +268,9 @@ class GroupResult(_Record):
     co_tvar: Figure = None
     #: the top group's gross TVaR less that without this group (gross only)
     marginal_tvar: Figure = None
+    #: standard errors of the two; of a net co_tvar an upper bound, the sum of its deals'
+    co_tvar_se: Figure = None
+    marginal_tvar_se: Figure = None
     perils: tuple[PerilResult, ...] = ()
 
     def at(self, return_period: float) -> EpPoint | None:
@@ -274,13 +294,28 @@ class DealResult(_Record):
     co_tvar: Figure
     #: co_tvar / Summary.tvar
     share_of_tvar: Figure
-    #: standard errors of `aal`, and of `co_tvar` given which years are the tail
+    #: standard errors of `aal` and of `co_tvar`
     aal_se: Figure = None
     co_tvar_se: Figure = None
     #: the top group's TVaR less that without the deal; does not add up
     marginal_tvar: Figure = None
     #: the deal's part of `Summary.net_tvar`, recoveries given back in proportion
     net_co_tvar: Figure = None
+    #: standard error of `sd`
+    sd_se: Figure = None
+    #: probability of a year with a loss to the deal, and its 95% limits
+    prob_loss: Figure = None
+    prob_loss_low: Figure = None
+    prob_loss_high: Figure = None
+    #: the deal's own TVaR at the summary's tail, and its standard error
+    tvar: Figure = None
+    tvar_se: Figure = None
+    #: standard errors of the figures of those names
+    share_of_tvar_se: Figure = None
+    marginal_tvar_se: Figure = None
+    net_co_tvar_se: Figure = None
+    #: the deal's own exceedance figures, at 100 and 250 years
+    ep: tuple[EpPoint, ...] = ()
 
 
 class LayerResult(_Record):
@@ -316,6 +351,12 @@ class LayerResult(_Record):
     prob_exhaust_high: Figure = None
     #: risk load within the technical premium
     risk_load: Figure = None
+    #: standard errors of the figures of those names, or upper bounds of them (docs/models.md)
+    sd_se: Figure = None
+    expected_reinstatement_premium_se: Figure = None
+    loss_on_line_se: Figure = None
+    technical_premium_se: Figure = None
+    risk_load_se: Figure = None
 
 
 class Failure(_Record):
@@ -359,6 +400,11 @@ class Summary(_Record):
         return next((group for group in self.groups if group.top and group.perspective == perspective), None)
 
     @property
+    def sampled(self) -> bool:
+        """Whether losses were drawn from their laws (secondary uncertainty), rather than each its event's mean."""
+        return self.ep_calc == 2
+
+    @property
     def tail_return_period(self) -> float:
         """The return period that `tail` stands for, in years: 0.99 is 100."""
         return round(1 / (1 - self.tail), 6)
@@ -370,6 +416,14 @@ class Summary(_Record):
         if gross is None or gross.aal is None or not self.portfolio.premium:
             return None
         return gross.aal / self.portfolio.premium
+
+    @property
+    def gross_loss_ratio_se(self) -> float | None:
+        """Standard error of the gross loss ratio; None without one."""
+        gross = self.top("gross")
+        if gross is None or gross.aal_se is None or not self.portfolio.premium:
+            return None
+        return gross.aal_se / self.portfolio.premium
 
     def to_json(self) -> bytes:
         """The bytes of `summary.json`; `Summary.model_validate_json` reads them back."""
@@ -479,6 +533,8 @@ _GROUP_FIGURES = (
     "tvar_se",
     "co_tvar",
     "marginal_tvar",
+    "co_tvar_se",
+    "marginal_tvar_se",
 )
 _DEAL_FIGURES = (
     "premium",
@@ -491,8 +547,31 @@ _DEAL_FIGURES = (
     "co_tvar_se",
     "marginal_tvar",
     "net_co_tvar",
+    "sd_se",
+    "prob_loss",
+    "prob_loss_low",
+    "prob_loss_high",
+    "tvar",
+    "tvar_se",
+    "share_of_tvar_se",
+    "marginal_tvar_se",
+    "net_co_tvar_se",
 )
-_PERIL_FIGURES = ("aal", "aal_se", "sd", "prob_loss", "co_tvar")
+_PERIL_FIGURES = (
+    "aal",
+    "aal_se",
+    "sd",
+    "prob_loss",
+    "co_tvar",
+    "sd_se",
+    "prob_loss_low",
+    "prob_loss_high",
+    "tvar",
+    "tvar_se",
+    "co_tvar_se",
+    "marginal_tvar",
+    "marginal_tvar_se",
+)
 _LAYER_FIGURES = (
     "expected_loss",
     "sd",
@@ -511,6 +590,11 @@ _LAYER_FIGURES = (
     "prob_exhaust_low",
     "prob_exhaust_high",
     "risk_load",
+    "sd_se",
+    "expected_reinstatement_premium_se",
+    "loss_on_line_se",
+    "technical_premium_se",
+    "risk_load_se",
 )
 
 
@@ -571,7 +655,6 @@ def perils_table(summary: Summary) -> Table:
 
 def peril_ep_table(summary: Summary) -> Table:
     """Each peril's exceedance figures within each group and perspective, one row a return period."""
-    names = _EP_FIGURES[:8]
     rows = [
         (
             summary_id,
@@ -579,7 +662,7 @@ def peril_ep_table(summary: Summary) -> Table:
             group.perspective,
             peril.peril,
             point.return_period,
-            *_figures(point, names),
+            *_figures(point, _EP_FIGURES),
         )
         for summary_id, group in summary_ids(summary)
         for peril in group.perils
@@ -587,7 +670,7 @@ def peril_ep_table(summary: Summary) -> Table:
     ]
     columns = (
         Column("summary_id", "int32"),
-        *_columns(("group_id", "perspective", "peril"), ("return_period", *names)),
+        *_columns(("group_id", "perspective", "peril"), ("return_period", *_EP_FIGURES)),
     )
     return Table("peril_ep", columns, tuple(rows))
 
@@ -597,6 +680,16 @@ def deals_table(summary: Summary) -> Table:
     ordered = sorted(summary.deals, key=lambda deal: (-(deal.co_tvar or 0.0), deal.deal_id))
     rows = [(deal.deal_id, deal.cedant, deal.business_unit, *_figures(deal, _DEAL_FIGURES)) for deal in ordered]
     return Table("deals", _columns(("deal_id", "cedant", "business_unit"), _DEAL_FIGURES), tuple(rows))
+
+
+def deal_ep_table(summary: Summary) -> Table:
+    """Each deal's own exceedance figures, one row a return period, by deal id."""
+    rows = [
+        (deal.deal_id, point.return_period, *_figures(point, _EP_FIGURES))
+        for deal in sorted(summary.deals, key=lambda deal: deal.deal_id)
+        for point in sorted(deal.ep, key=lambda point: point.return_period)
+    ]
+    return Table("deal_ep", _columns(("deal_id",), ("return_period", *_EP_FIGURES)), tuple(rows))
 
 
 def layers_table(summary: Summary) -> Table:
@@ -693,6 +786,7 @@ def tables(summary: Summary) -> tuple[Table, ...]:
         layers_table(summary),
         perils_table(summary),
         peril_ep_table(summary),
+        deal_ep_table(summary),
         tail_fits_table(summary),
         fits_table(summary),
     )

@@ -285,7 +285,7 @@ class _Rollup:
         for perspective, jobs in inputs.items():
             spec = self.graph.spec(
                 "measure",
-                2,
+                3,
                 {"blocks": len(self.blocks), "perspective": perspective, "tail": TAIL, "perils": True},
             )
             subject = self.graph.subject(f"group {group_id} {perspective}")
@@ -322,7 +322,7 @@ class _Rollup:
     def _compare(self, measures: dict[str, dict[str, int]]) -> None:
         """Add what each group does to the top group's tail, as many groups at a time as a job may read."""
         top = self.portfolio.group
-        spec = self.graph.spec("compare_groups", 1, {})
+        spec = self.graph.spec("compare_groups", 2, {})
         for part in compared_groups(self.portfolio):
             inputs = [measures[top]["gross"], *(measures[name]["gross"] for name in part)]
             subject = self.graph.subject(f"groups {part[0]} to {part[-1]}")
@@ -343,7 +343,7 @@ class _Rollup:
             parts += [
                 self._allocate_leaf(leaf, sums, yets, top, left) for leaf, sums in self.own_leaves.get(group_id, [])
             ]
-        spec = self.graph.spec("tabulate_deals", 2, {})
+        spec = self.graph.spec("tabulate_deals", 3, {})
         subject = self.graph.subject("deals of the portfolio")
         while len(parts) > FAN_IN:
             parts = [
@@ -375,10 +375,10 @@ class _Rollup:
         subject, work = self.graph.subject(f"bucket {leaf.name}"), self.portfolio.trials
         if self.portfolio.pricing.cost_of_capital > 0:
             tail = {"blocks": len(self.blocks), "deals": [deal.params for deal in priced]}
-            spec = self.graph.spec("price_tail", 1, tail)
+            spec = self.graph.spec("price_tail", 2, tail)
             elts = [external for deal in priced for external in (deal.elt, *deal.indices)]
             inputs.append(self.graph.job(spec, [*yets, top["gross"], *elts], subject=subject, work=work * len(deals)))
-        return self.graph.job(self.graph.spec("allocate", 2, params), inputs, subject=subject, work=work)
+        return self.graph.job(self.graph.spec("allocate", 3, params), inputs, subject=subject, work=work)
 
 
 def groups_name(groups: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from riskmill.aws.steps import _innermost
 from riskmill.errors import AccessRefused, MissingInput, PortfolioInvalid, RiskmillError, RunCancelled, TransientError
 from riskmill.index_events import outputs_message
 from riskmill.jobs import content_key, object_name
-from riskmill.run_files import errors_file, manifest_folder, result_file, unfinished_file
+from riskmill.run_files import errors_file, manifest_folder, portfolio_file, result_file, unfinished_file
 from tiny_portfolio import TinyPortfolio, bad_elt, elt
 
 # conftest's types are found by pytest alone
@@ -60,6 +60,21 @@ def test_build_graph_on_its_event(machine: Machine, tiny: TinyPortfolio) -> None
     assert facts["name"] == "Tiny Re"
     assert facts["jobs"] == len(machine.graph(event["run_id"])) == ALL_JOBS
     assert facts["options"] == event["options"]
+
+
+def test_a_run_that_cannot_sample_its_losses_is_refused_before_any_job(machine: Machine) -> None:
+    tiny = TinyPortfolio()
+    fault = "elts: 'E1': exposure: event 3: is empty"
+    portfolio = tiny.portfolio.model_copy(update={"sampling_faults": (fault,)})
+    tiny.objects[portfolio_file(portfolio.key)] = portfolio.to_json()
+    machine.upload(tiny)
+    event = {"run_id": "refused", "portfolio": portfolio.key, "options": {"secondary_uncertainty": "on"}}
+    with pytest.raises(PortfolioInvalid, match=fault):
+        machine.call("build_graph", event)
+    with pytest.raises(RiskmillError, match="option secondary_uncertainty is 'maybe': one of on, off"):
+        machine.call("build_graph", event | {"options": {"secondary_uncertainty": "maybe"}})
+    assert machine.names("runs/") == []
+    assert machine.call("build_graph", event | {"options": {}}) == {"jobs": ALL_JOBS}
 
 
 def test_look_up_keys_on_its_event(machine: Machine, tiny: TinyPortfolio, cache: Cache) -> None:
@@ -114,7 +129,7 @@ def test_settle_round_on_its_event(machine: Machine, tiny: TinyPortfolio, cache:
     assert machine.call("settle_round", event) == {"outcome": "complete", "round": 1, "remaining": 0, "failed": 0}
     assert OutputIndex(cache).count() == ALL_JOBS, "the next run need not wait for S3's events"
     assert machine.facts(event["run_id"])["computed"] == ALL_JOBS
-    assert set(ControlTable(machine.aws.table).rates()) >= {"price_deal@1", "simulate_years@1", "measure@2"}
+    assert set(ControlTable(machine.aws.table).rates()) >= {"price_deal@1", "simulate_years@1", "measure@3"}
 
 
 def test_publish_results_on_its_event(machine: Machine, tiny: TinyPortfolio) -> None:

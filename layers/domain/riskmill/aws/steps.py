@@ -58,6 +58,7 @@ from riskmill.run_files import (
     unfinished_file,
     wave_file,
 )
+from riskmill.run_options import as_run, secondary_uncertainty_of
 from riskmill.settings import Settings
 from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, settle, unaccounted
 from riskmill.strategy import Sizes, Wish, demand_of, estimate_mb, place
@@ -92,9 +93,9 @@ class Steps:
     # ---- planning
 
     def build_graph(self, run_id: str, portfolio: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Load the portfolio, build its job graph and note the run. Raises PortfolioInvalid."""
+        """Load the portfolio, build its job graph and note the run. Raises PortfolioInvalid, RiskmillError."""
         checked_run_id(run_id)
-        loaded = self._portfolio(portfolio)
+        loaded = as_run(self._portfolio(portfolio), options)
         graph = rollup_graph(loaded)
         self.bucket.put(graph_file(run_id), graph.to_bytes())
         self.control.begin_run(
@@ -398,7 +399,7 @@ class Steps:
         """Write the run's results and mark it succeeded. Raises MissingInput when a cached result is gone."""
         graph, run = self._graph(run_id), self.control.run(run_id)
         targets = self._read_targets(graph)
-        portfolio = self._portfolio(run["portfolio"])
+        portfolio = as_run(self._portfolio(run["portfolio"]), run.get("options", {}))
         ended = time.time()
         facts = self._facts(run, ended=ended, status="SUCCEEDED")
         summary = summarise(portfolio, run["portfolio"], targets, facts)
@@ -437,6 +438,7 @@ class Steps:
             rounds=int(run.get("round", 0)) + 1,
             compute=where,
             why=why,
+            secondary_uncertainty=secondary_uncertainty_of(run.get("options", {})),
         )
 
     def finish_failed(self, run_id: str, error: str, cause: str) -> dict[str, Any]:

@@ -32,6 +32,9 @@ RETURN_PERIODS = (2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
 #: Two-sided confidence of every interval.
 CONFIDENCE = 0.95
 
+#: Part of the tail, its smallest years, whose mean stands for a member's loss where the tail begins.
+BOUNDARY = 0.1
+
 #: Ceded losses below this part of the gross loss are what rounding leaves of two sums.
 _CEDED_ROUNDING = 1e-9
 
@@ -50,7 +53,7 @@ class MeasureParams(BaseModel):
     perils: bool = False
 
 
-@model("measure", version=2, params=MeasureParams)
+@model("measure", version=3, params=MeasureParams)
 def measure(params: MeasureParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return the measures of a group's losses over all blocks of trials.
 
@@ -61,9 +64,9 @@ def measure(params: MeasureParams, inputs: Sequence[Arrays]) -> dict[str, Array]
     trials cannot support it; curve_return_period, curve_oep, curve_aep [points, by falling return period];
     tail [1], and var [1], tvar [1] and tvar_se [1] of the annual loss at that level; tail_trial int64 (from 0 over all
     blocks) and tail_weight, which sum to 1: tvar is the weighted mean of the annual losses; annual_trial int32 and
-    annual_loss, the years with a loss. With perils, P of them: peril_names uint8 (UTF-8 JSON), peril_aal, peril_aal_se,
-    peril_sd, peril_prob_loss and peril_co_tvar [P] (the peril's part of this tvar), and peril_<x> [P, T] for the eight
-    columns of oep and aep without their standard errors. Definitions: docs/models.md.
+    annual_loss, the years with a loss. With perils, P of them: peril_names uint8 (UTF-8 JSON), peril_<figure> [P] for
+    PERIL_FIGURES (co_tvar is the peril's part of this tvar, marginal_tvar this less that without the peril), and
+    peril_<x> [P, T] for the ten columns of oep and aep. Definitions: docs/models.md.
     Raises ModelError for inputs that do not fit together.
     """
     parts = ["YET", "gross YELT", "net YELT"] if params.perspective == "ceded" else ["YET", "YELT"]
@@ -82,28 +85,67 @@ def measure(params: MeasureParams, inputs: Sequence[Arrays]) -> dict[str, Array]
     output["curve_return_period"] = annual.size / ranks
     for name, values in (("oep", largest), ("aep", annual)):
         falling = np.sort(values)[::-1]
-        for column, found in zip(_EP_COLUMNS, _ep_table(falling), strict=True):
+        for column, found in zip(EP_COLUMNS, ep_table(falling, annual.size, RETURN_PERIODS), strict=True):
             output[name + column] = found
-        output[f"{name}_tvar_se"] = np.array([tvar_error(falling, Fraction(1, period)) for period in RETURN_PERIODS])
         output[f"curve_{name}"] = falling[ranks - 1]
     some = np.flatnonzero(annual)
     output |= {"annual_trial": some.astype(np.int32), "annual_loss": annual[some]}
     output |= _tail(annual, params.tail)
     if params.perils:
-        weight = np.zeros(annual.size)
-        weight[output["tail_trial"]] = output["tail_weight"]
-        output |= _by_peril(rest[-1][0], yets, by_block, weight)
+        output |= _by_peril(rest[-1][0], yets, by_block, Arrays(output))
     return output
 
 
-#: Columns of `quantile`, as they end the names of outputs.
-_EP_COLUMNS = ("", "_low", "_high", "_tvar")
+#: Columns of `ep_table`, as they end the names of outputs.
+EP_COLUMNS = ("", "_low", "_high", "_tvar", "_tvar_se")
+
+#: Figures of each peril by itself.
+PERIL_FIGURES = (
+    "aal",
+    "aal_se",
+    "sd",
+    "prob_loss",
+    "co_tvar",
+    "sd_se",
+    "prob_loss_low",
+    "prob_loss_high",
+    "tvar",
+    "tvar_se",
+    "co_tvar_se",
+    "marginal_tvar",
+    "marginal_tvar_se",
+)
 
 
-def _ep_table(falling: F64) -> list[F64]:
-    """Return the columns of `quantile` at RETURN_PERIODS."""
-    table = np.array([quantile(falling, period) for period in RETURN_PERIODS])
+def ep_table(falling: F64, trials: int, periods: Sequence[int]) -> list[F64]:
+    """Return the columns of `quantile`, and the standard error of its TVaR, at these return periods.
+
+    `falling` holds losses from the largest, all of them or as many as `ranks_needed` says.
+    """
+    table = np.array(
+        [
+            (
+                *quantile(falling, period, trials),
+                tail_error(falling, worst(trials, Fraction(1, period))[0], Fraction(1, period)),
+            )
+            for period in periods
+        ]
+    )
     return [np.ascontiguousarray(column) for column in table.T]
+
+
+def ranks_needed(trials: int, periods: Sequence[int]) -> int:
+    """Return how many of the largest losses `ep_table` reads at these return periods."""
+    lower = [confidence_ranks(trials, period)[1] for period in periods]
+    return min(max(*lower, trials // min(periods) + 1), trials)
+
+
+def largest_of(losses: F64, count: int) -> F64:
+    """Return the `count` largest of these losses (not below 0) and of zeros without end, from the largest."""
+    falling = np.zeros(count)
+    some = losses if losses.size <= count else np.partition(losses, losses.size - count)[losses.size - count :]
+    falling[: some.size] = np.sort(some)[::-1]
+    return falling
 
 
 def _annual(yets: Sequence[Arrays], by_block: Sequence[tuple[I64, F64]]) -> tuple[F64, F64]:
@@ -121,14 +163,15 @@ def _annual(yets: Sequence[Arrays], by_block: Sequence[tuple[I64, F64]]) -> tupl
 
 
 def _by_peril(
-    catalogue: Arrays, yets: Sequence[Arrays], by_block: Sequence[tuple[I64, F64]], weight: F64
+    catalogue: Arrays, yets: Sequence[Arrays], by_block: Sequence[tuple[I64, F64]], measured: Arrays
 ) -> dict[str, Array]:
     """Return the measures of each peril of the catalogue by itself, and its part of the tail."""
     need(catalogue, "catalogue", "event", "peril", "peril_names")
     of_rows = [_peril_of(catalogue, yet["event"][row]) for yet, (row, _) in zip(yets, by_block, strict=True)]
     count = len(json.loads(catalogue["peril_names"].tobytes()))
-    single: dict[str, list[float]] = {name: [] for name in ("aal", "aal_se", "sd", "prob_loss", "co_tvar")}
-    tables: dict[str, list[F64]] = {name + column: [] for name in ("oep", "aep") for column in _EP_COLUMNS}
+    single: dict[str, list[float]] = {name: [] for name in PERIL_FIGURES}
+    tables: dict[str, list[F64]] = {name + column: [] for name in ("oep", "aep") for column in EP_COLUMNS}
+    tail = Tail(measured)
     for peril in range(count):
         its = []
         for (row, loss), of_row in zip(by_block, of_rows, strict=True):
@@ -136,12 +179,18 @@ def _by_peril(
             its.append((row[chosen], loss[chosen]))
         annual, largest = _annual(yets, its)
         moments = _moments(annual)
-        for name in ("aal", "aal_se", "sd", "prob_loss"):
+        for name in single.keys() & moments.keys():
             single[name].append(float(moments[name][0]))
-        single["co_tvar"].append(float(np.add.reduce(annual * weight)))
         for name, values in (("oep", largest), ("aep", annual)):
-            for column, found in zip(_EP_COLUMNS, _ep_table(np.sort(values)[::-1]), strict=True):
+            falling = np.sort(values)[::-1]
+            for column, found in zip(EP_COLUMNS, ep_table(falling, values.size, RETURN_PERIODS), strict=True):
                 tables[name + column].append(found)
+        # the last one sorted is the annual loss
+        single["tvar"].append(tail_mean(falling, tail.whole, tail.fraction))
+        single["tvar_se"].append(tail_error(falling, tail.whole, tail.probability))
+        some = np.flatnonzero(annual)
+        for name, value in zip(_MEMBER_FIGURES, tail.of_member(some, annual[some]), strict=True):
+            single[name].append(value)
     shape = (count, len(RETURN_PERIODS))
     return {
         "peril_names": catalogue["peril_names"],
@@ -189,14 +238,14 @@ def _moments(annual: F64) -> dict[str, Array]:
         "aal": np.array([mean], np.float64),
         "aal_se": np.array([sd / math.sqrt(trials)], np.float64),
         "sd": np.array([sd], np.float64),
-        "sd_se": np.array([_sd_error(trials, sd, float(np.add.reduce(squares * squares)) / trials)], np.float64),
+        "sd_se": np.array([sd_error(trials, sd, float(np.add.reduce(squares * squares)) / trials)], np.float64),
         "prob_loss": np.array([np.count_nonzero(annual) / trials], np.float64),
         "prob_loss_low": np.array([low], np.float64),
         "prob_loss_high": np.array([high], np.float64),
     }
 
 
-def _sd_error(trials: int, sd: float, fourth: float) -> float:
+def sd_error(trials: int, sd: float, fourth: float) -> float:
     """Return the standard error of a standard deviation (delta method): `sqrt((m4 - sd^4) / N) / (2 sd)`."""
     if not sd > 0:
         return math.nan if math.isnan(sd) else 0.0
@@ -220,7 +269,11 @@ def tvar_error(falling: F64, probability: Fraction) -> float:
 
     `sqrt((Var(X | tail) + (1 - p) (TVaR - VaR)^2) / n)`, n trials in the tail, p their share of all. nan below two.
     """
-    whole, _ = worst(falling.size, probability)
+    return tail_error(falling, worst(falling.size, probability)[0], probability)
+
+
+def tail_error(falling: F64, whole: int, probability: Fraction) -> float:
+    """Return `tvar_error` from the `whole` worst trials at least, which are `probability` of all."""
     if whole < 2:
         return math.nan
     tail = falling[:whole]
@@ -231,6 +284,7 @@ def tvar_error(falling: F64, probability: Fraction) -> float:
     return math.sqrt((variance + float(1 - probability) * beyond * beyond) / whole)
 
 
+@lru_cache(maxsize=256)
 def worst(trials: int, probability: Fraction) -> tuple[int, float]:
     """Return how many trials the worst `probability` of them are: whole ones, and the fraction of one more."""
     count = trials * probability
@@ -250,14 +304,14 @@ def tail_mean(falling: F64, whole: int, fraction: float) -> float:
     return total / (whole + fraction)
 
 
-def quantile(falling: F64, return_period: int) -> tuple[float, float, float, float]:
+def quantile(falling: F64, return_period: int, trials: int | None = None) -> tuple[float, float, float, float]:
     """Return the loss of a return period, its confidence limits and its TVaR, from losses sorted from the largest.
 
-    Rank k of N has the return period N / k; between ranks the larger loss is taken. The confidence limits are order
-    statistics whose ranks bracket a binomial number of exceedances (David & Nagaraja, Order Statistics, 7.1). What
-    the trials cannot support is nan.
+    `falling` are those of all `trials`, or of as many of the worst as `ranks_needed` counts. Rank k of N has the return
+    period N / k; between ranks the larger loss is taken. The confidence limits are order statistics whose ranks bracket
+    a binomial number of exceedances (David & Nagaraja, Order Statistics, 7.1). What the trials cannot support is nan.
     """
-    trials = falling.size
+    trials = falling.size if trials is None else trials
     rank = trials // return_period
     if rank < 1:
         return math.nan, math.nan, math.nan, math.nan
@@ -336,32 +390,27 @@ class CompareGroupsParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-@model("compare_groups", version=1, params=CompareGroupsParams)
+@model("compare_groups", version=2, params=CompareGroupsParams)
 def compare_groups(params: CompareGroupsParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return what groups do to the tail of the top group.
 
     Inputs: [measure of the top group, measure of each group], gross. Output, float64 [groups]: co_tvar, the group's
-    mean annual loss in the top group's tail; marginal_tvar, the top group's TVaR less its TVaR without the group.
-    Raises ModelError for measures of different trials.
+    mean annual loss in the top group's tail; marginal_tvar, the top group's TVaR less its TVaR without the group; and
+    their standard errors, co_tvar_se and marginal_tvar_se. Raises ModelError for measures of different trials.
     """
     if not inputs:
         raise ModelError("compare_groups takes the measure of the top group; it was given none")
     top, *groups = inputs
     for measured in inputs:
         need(measured, "measure of a group", "trials", "annual_trial", "annual_loss", "tail_trial", "tail_weight")
-    total = annual_losses(top)
-    weight = tail_weights(top)
-    co_tvar, marginal = [], []
+    tail = Tail(top)
+    found = []
     for measured in groups:
         if measured["trials"][0] != top["trials"][0]:
             raise ModelError(f"measures of {measured['trials'][0]} and of {top['trials'][0]} trials do not compare")
-        trial, loss = measured["annual_trial"], measured["annual_loss"]
-        co_tvar.append(float(np.add.reduce(loss * weight[trial])))
-        without = total.copy()
-        without[trial] -= loss
-        falling = np.sort(np.maximum(without, 0.0))[::-1]
-        marginal.append(float(top["tvar"][0]) - tail_mean(falling, *_tail_size(top)))
-    return {"co_tvar": np.array(co_tvar, np.float64), "marginal_tvar": np.array(marginal, np.float64)}
+        found.append(tail.of_member(measured["annual_trial"], measured["annual_loss"]))
+    table = np.array(found, np.float64).reshape(-1, len(_MEMBER_FIGURES))
+    return {name: np.ascontiguousarray(column) for name, column in zip(_MEMBER_FIGURES, table.T, strict=True)}
 
 
 def annual_losses(measured: Arrays) -> F64:
@@ -378,16 +427,48 @@ def tail_weights(measured: Arrays) -> F64:
     return weight
 
 
-def _tail_size(measured: Arrays) -> tuple[int, float]:
-    return worst(int(measured["trials"][0]), 1 - Fraction(str(float(measured["tail"][0]))))
+def boundary_weights(measured: Arrays) -> F64:
+    """Return weights, which sum to 1, of the tail's smallest years: BOUNDARY of it, years of one loss together.
+
+    The mean of a member's losses under them estimates what it loses where the tail begins.
+    """
+    trial, weight = measured["tail_trial"], measured["tail_weight"]
+    loss = annual_losses(measured)[trial]
+    order = np.argsort(loss, kind="stable")
+    # a sum of weights that is the boundary but for rounding is the boundary
+    last = min(int(np.searchsorted(np.cumsum(weight[order]), BOUNDARY * (1 - 1e-9))), order.size - 1)
+    chosen = loss <= loss[order[last]]
+    found = np.zeros(int(measured["trials"][0]))
+    found[trial[chosen]] = weight[chosen] / np.add.reduce(weight[chosen])
+    return found
+
+
+def co_tvar_error(mean: F64, square: F64, boundary: F64, size: float, level: float) -> F64:
+    """Return standard errors of co-TVaRs: `sqrt((Var(X | tail) + p (C - m)^2) / n)`.
+
+    From the mean C and the mean square of members' losses in the tail, their mean m where it begins, the n trials in
+    the tail and its level p. The delta method for E[X | S > its p-quantile], the quantile being estimated too; with
+    X = S it is Manistre & Hancock's formula. nan below two trials.
+    """
+    if size < 2:
+        return np.full(np.shape(mean), math.nan)
+    variance = np.maximum(square - mean * mean, 0.0) * (size / (size - 1))
+    beyond = mean - boundary
+    return np.sqrt((variance + level * beyond * beyond) / size)
 
 
 #: Trials beyond the tail that are looked at first for a TVaR without a deal, as a multiple of the tail.
 _BAND = 4
 
 
-class TailWithout:
-    """TVaR of a group without one of its members, exactly, and quickly where the member is small.
+#: What `Tail.of_member` returns.
+_MEMBER_FIGURES = ("co_tvar", "co_tvar_se", "marginal_tvar", "marginal_tvar_se")
+
+
+class Tail:
+    """A group's tail: what a member of the group has of it, and what it is without the member.
+
+    The TVaR without a member is exact, and quick where the member is small.
 
     Only the worst trials matter: a trial that is not among the worst `_BAND` tails of the whole cannot be in the tail
     of the rest, unless the member takes nearly all of these away. Then all trials are looked at.
@@ -395,24 +476,79 @@ class TailWithout:
 
     def __init__(self, measured: Arrays) -> None:
         self.total = annual_losses(measured)
-        self.whole, self.fraction = _tail_size(measured)
+        self.weight = tail_weights(measured)
+        self.inside = self.weight > 0
+        self.boundary = boundary_weights(measured)
+        self.level = float(measured["tail"][0])
+        # str gives the level as it was written: 0.99 leaves 1% exactly.
+        self.probability = 1 - Fraction(str(self.level))
+        self.whole, self.fraction = worst(self.total.size, self.probability)
+        #: trials in the tail
+        self.size = self.whole + self.fraction
         self.tvar = float(measured["tvar"][0])
         wanted = min((max(self.whole, 1) + 1) * _BAND, self.total.size)
         self.band = np.sort(np.argsort(-self.total, kind="stable")[:wanted])
         self.place = np.full(self.total.size, -1, np.int64)
         self.place[self.band] = np.arange(wanted)
         self.lowest = float(self.total[self.band].min())
+        #: mean square in the tail, and mean where it begins
+        self.square = float(np.add.reduce(self.total * self.total * self.weight))
+        self.begins = float(np.add.reduce(self.total * self.boundary))
+        self.excess = np.maximum(self.total - float(measured["var"][0]), 0.0)
 
-    def marginal(self, trial: Array, loss: F64) -> float:
-        """Return TVaR less TVaR without a member that has these annual losses in these (unique) trials."""
+    def of_member(self, trial: Array, loss: F64) -> tuple[float, float, float, float]:
+        """Return _MEMBER_FIGURES of a member that has these annual losses in these (unique) trials."""
+        its, part = self._inside(trial, loss)
+        weighted = part * self.weight[its]
+        mean, square = float(np.add.reduce(weighted)), float(np.add.reduce(weighted * part))
+        boundary = float(np.add.reduce(part * self.boundary[its]))
+        error = co_tvar_error(np.array(mean), np.array(square), np.array(boundary), self.size, self.level)
+        return mean, float(error), *self.marginal(trial, loss)
+
+    def _inside(self, trial: Array, loss: F64) -> tuple[Array, F64]:
+        inside = np.flatnonzero(self.inside[trial])
+        return trial[inside], loss[inside]
+
+    def share_error(self, trial: Array, loss: F64) -> float:
+        """Return the standard error of a member's co-TVaR over the TVaR, a ratio of two means in one tail.
+
+        By the delta method, that of the mean of `(X - share x S) / TVaR` in the tail; nan without a TVaR.
+        """
+        if not self.tvar > 0:
+            return math.nan
+        trial, loss = self._inside(trial, loss)
+        total, weight, boundary = self.total[trial], self.weight[trial], self.boundary[trial]
+        share = float(np.add.reduce(loss * weight)) / self.tvar
+        rest = loss - share * total
+        # years in which the member loses nothing are what all years would be, less these
+        square = float(np.add.reduce(rest * rest * weight))
+        square += share * share * max(self.square - float(np.add.reduce(total * total * weight)), 0.0)
+        begins = float(np.add.reduce(loss * boundary)) - share * self.begins
+        error = co_tvar_error(np.zeros(()), np.array(square), np.array(begins), self.size, self.level)
+        return float(error) / self.tvar
+
+    def marginal(self, trial: Array, loss: F64) -> tuple[float, float]:
+        """Return TVaR less TVaR without a member that has these losses in these trials, and its standard error.
+
+        The error is that of the difference, by the delta method: a TVaR moves by (S - VaR)+ / (1 - p) of each trial, so
+        the marginal one by the difference of two such terms, and its error is their standard deviation / sqrt(N).
+        """
         at = self.place[trial]
         inside = at >= 0
         rest = self.total[self.band]
         rest[at[inside]] = np.maximum(rest[at[inside]] - loss[inside], 0.0)
         falling = np.sort(rest)[::-1]
         needed = min(self.whole, falling.size - 1)
+        excess = self.excess[self.band]
         if falling[needed] < self.lowest and self.band.size < self.total.size:
-            rest = self.total.copy()
+            rest, excess = self.total.copy(), self.excess
             rest[trial] = np.maximum(rest[trial] - loss, 0.0)
             falling = np.sort(rest)[::-1]
-        return self.tvar - tail_mean(falling, self.whole, self.fraction)
+        marginal = self.tvar - tail_mean(falling, self.whole, self.fraction)
+        if self.whole < 2:
+            return marginal, math.nan
+        value_at_risk = falling[self.whole + (self.fraction > 0) - 1]
+        moved = excess - np.maximum(rest - value_at_risk, 0.0)
+        trials, total = self.total.size, np.add.reduce(moved)
+        variance = max(float(np.add.reduce(moved * moved) - total * total / trials), 0.0) / (trials - 1)
+        return marginal, math.sqrt(variance / trials) / float(self.probability)

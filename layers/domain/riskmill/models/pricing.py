@@ -64,6 +64,11 @@ PRICE_FIGURES = (
     "prob_exhaust_low",
     "prob_exhaust_high",
     "risk_load",
+    "sd_se",
+    "expected_reinstatement_premium_se",
+    "loss_on_line_se",
+    "technical_premium_se",
+    "risk_load_se",
 )
 
 #: Sums of the same losses in another order differ by rounding; a year is left out only when it is below by more.
@@ -318,7 +323,28 @@ def _touched_rows(layers: Sequence[Terms], by_event: list[F64], slots: Array, in
     return rows[trial_starts(rows)]
 
 
-def price_figures(terms: Terms, stats: F64, brokerage: float, pricing: Pricing = NO_LOADS, co_tvar: float = 0.0) -> F64:
+@dataclass(frozen=True, slots=True)
+class PriceErrors:
+    """What is known of a layer's errors beside its sums: of its co-TVaR, and from its deal, all at our share."""
+
+    co_tvar_se: float = 0.0
+    #: of the layer's standard deviation; None: bounded from what follows
+    sd_se: float | None = None
+    #: mean fourth power of the deal's annual loss, to which the layer's own is no more than equal
+    fourth_power: float = math.inf
+
+
+NOTHING_KNOWN = PriceErrors()
+
+
+def price_figures(
+    terms: Terms,
+    stats: F64,
+    brokerage: float,
+    pricing: Pricing = NO_LOADS,
+    co_tvar: float = 0.0,
+    known: PriceErrors = NOTHING_KNOWN,
+) -> F64:
     """Return a layer's PRICE_FIGURES from its LAYER_STATS summed over all blocks.
 
     Amounts are at our share (placed share x participation), in the portfolio's currency and per year:
@@ -326,10 +352,11 @@ def price_figures(terms: Terms, stats: F64, brokerage: float, pricing: Pricing =
     expected_reinstatement_premium = share x P x E[f], f being `reinstatement_fraction`;
     loss_on_line = E[A] / L; rate_on_line = P / L; risk_load = sd_load x sd + cost_of_capital x co_tvar;
     technical_premium = (expected_loss + risk_load + fixed_expense) / (1 + E[f]) / (1 - brokerage - variable_expense).
-    `co_tvar` is the layer's part of the portfolio's tail, at our share. The expected loss has its standard error,
-    probabilities have 95% limits (Wilson). nan: sd of one trial; prob_exhaust without any limit; loss and rate on line
-    without a limit above 0; technical_premium where brokerage and expense take all of it. L is the occurrence limit, or
-    the aggregate limit where that is smaller or the only one.
+    `co_tvar` is the layer's part of the portfolio's tail, at our share. Probabilities have 95% limits (Wilson), other
+    figures a standard error, <x>_se, or an upper bound of it where LAYER_STATS do not tell it (docs/models.md). nan:
+    errors and sd of one trial; prob_exhaust without any limit; loss and rate on line without a limit above 0;
+    technical_premium where brokerage and expense take all of it. L is the occurrence limit, or the aggregate limit
+    where that is smaller or the only one.
     """
     trials, recovery, squared, attached, exhausted, reinstated = (float(value) for value in stats)
     share, mean, limit = terms.share, recovery / trials, layer_limit(terms)
@@ -342,6 +369,23 @@ def price_figures(terms: Terms, stats: F64, brokerage: float, pricing: Pricing =
         load += pricing.cost_of_capital * co_tvar
     kept = 1 - brokerage - pricing.variable_expense
     loaded = share * mean + (load + pricing.fixed_expense)
+    square = squared / trials
+    fourth_power = known.fourth_power / (share * share * share * share) if share > 0 else math.inf
+    sd_se = known.sd_se
+    if sd_se is None:
+        sd_se = share * _sd_error_bound(terms, trials, mean, square, sd, fourth_power)
+    fraction_se = _reinstated_error_bound(terms, trials, square, sd, fraction)
+    load_se = (pricing.sd_load * sd_se if pricing.sd_load > 0 else 0.0) + pricing.cost_of_capital * known.co_tvar_se
+    premium_se = math.nan
+    if kept > 0:
+        of_loss = share * sd / math.sqrt(trials) / (1 + fraction) / kept
+        of_reinstatements = loaded / (1 + fraction) / kept * fraction_se / (1 + fraction)
+        if terms.reinstatement_basis == "amount":
+            # premium as to amount rises with the loss, so the two errors of opposite sign never add up
+            premium_se = math.sqrt(of_loss * of_loss + of_reinstatements * of_reinstatements)
+        else:
+            premium_se = of_loss + of_reinstatements
+        premium_se += load_se / (1 + fraction) / kept
     return np.array(
         [
             share * mean,
@@ -356,5 +400,43 @@ def price_figures(terms: Terms, stats: F64, brokerage: float, pricing: Pricing =
             *proportion_interval(int(attached), int(trials)),
             *(proportion_interval(int(exhausted), int(trials)) if bounded else (math.nan, math.nan)),
             load,
+            sd_se,
+            share * terms.premium * fraction_se,
+            sd / math.sqrt(trials) / on_line,
+            premium_se,
+            load_se,
         ]
     )
+
+
+def _sd_error_bound(terms: Terms, trials: float, mean: float, square: float, sd: float, fourth_power: float) -> float:
+    """Return an upper bound of the standard error of a layer's standard deviation, at 100% of it.
+
+    `sqrt((m4 - sd^4) / N) / (2 sd)` with m4 = E A^4 - 4 E A E A^3 + 6 (E A)^2 E A^2 - 3 (E A)^4, where E A^4 is at most
+    G^2 E A^2 (G the annual limit) and the deal's, and E A E A^3 at least (E A^2)^2 (Cauchy-Schwarz). nan with neither.
+    """
+    if not sd > 0:
+        return sd  # 0, or nan of one trial
+    limit = annual_limit(terms)
+    fourth = min(limit * limit * square, fourth_power)
+    if fourth == math.inf:
+        return math.nan
+    moment = fourth - 4 * square * square + 6 * mean * mean * square - 3 * mean * mean * mean * mean
+    return math.sqrt(max(moment - sd * sd * sd * sd, 0.0) / trials) / (2 * sd)
+
+
+def _reinstated_error_bound(terms: Terms, trials: float, square: float, sd: float, fraction: float) -> float:
+    """Return an upper bound of the standard error of the mean reinstatement premium, as a fraction of the premium.
+
+    The fraction f of a year is between 0 and the sum of charges, no more than the highest charge x A / L, and, as to
+    amount alone, moves by no more than that where A moves: so its variance is at most each of the three below.
+    """
+    charges = terms.reinstatements or ()
+    if not charges or not fraction > 0 or trials < 2:
+        return 0.0 if trials > 1 else math.nan
+    steepest = max(charges) / occurrence_limit(terms)
+    bounds = [sum(charges) * fraction, steepest * steepest * square]
+    variance = min(bounds) - fraction * fraction
+    if terms.reinstatement_basis == "amount":
+        variance = min(variance, steepest * steepest * sd * sd)
+    return math.sqrt(max(variance, 0.0) / trials)
