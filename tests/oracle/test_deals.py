@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oracle.bridge import (
     KERNELS,
@@ -137,3 +140,35 @@ def test_a_limit_of_nothing_and_an_empty_table_recover_nothing() -> None:
     empty = Case([{"type": "QS"}], {}, {}, years, (0, 364), 1.0)
     assert differences(empty, priced(empty), ties=True) == []
     assert isinstance(priced(empty), dict | Arrays)
+
+
+#: A limit with cents, converted at a rate of exchange: no float holds it, nor six times it.
+CONVERTED = st.tuples(st.integers(1, 10_000), st.integers(1, 20_000)).map(
+    lambda pair: pair[0] / 100 * (pair[1] / 10_000)
+)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@given(limit=CONVERTED, losses=st.integers(1, 12), beyond=st.integers(1, 12))
+def test_total_losses_exhaust_their_reinstatements_and_no_more_whatever_the_limit(
+    kernel: str, limit: float, losses: int, beyond: int
+) -> None:
+    """n total losses are n limits: a layer of n - 1 reinstatements is exhausted, one above n limits does not attach."""
+    layer = {"type": "CXL", "occurrence_limit": limit}
+    layers = [
+        layer | {"reinstatements": [1.0] * (losses - 1)},
+        layer | {"aggregate_deductible": losses * limit},
+        layer | {"aggregate_deductible": beyond * limit, "aggregate_limit": losses * limit},
+        layer | {"shared_limit": "both", "shared_aggregate_limit": 99 * limit, "aggregate_limit": losses * limit},
+        layer | {"shared_limit": "both", "shared_aggregate_limit": 99 * limit},
+    ]
+    years = [[(day, 1) for day in range(losses)], [(day, 1) for day in range(losses + beyond)]]
+    case = Case(layers, {1: 1e9}, {1: Facts()}, years, (0, 364), 1.0)
+    with computed_with(kernel):
+        apart = [priced(replace(case, layers=[each]))["layer_stats"][0] for each in layers[:3]]
+        together = priced(case)["layer_stats"]
+    attached, exhausted = LAYER_STATS.index("attached"), LAYER_STATS.index("exhausted")
+    assert together[:3].tolist() == pytest.approx(np.array(apart), rel=1e-12)
+    assert together[:4, exhausted].tolist() == [2, 1, 1, 2]
+    assert together[:3, attached].tolist() == [2, 1, 1 + (losses > beyond)]

@@ -25,6 +25,8 @@
 #define MAX_LOSS 1e30
 /* As pricing._SURELY_BELOW: sums in another order differ by rounding; a year is left out only when surely below. */
 #define SURELY_BELOW (1.0 - 1e-9)
+/* As contracts.AT_THE_EDGE. */
+#define AT_THE_EDGE 0x1p-40
 /* Rows whose float64 sums are held at once when losses are rolled up: 512 KB, within a core's cache. */
 #define ROLL_UP_ROWS 65536
 /* Events whose occurrences are fetched ahead: they lie anywhere in a table larger than a core's cache. */
@@ -157,9 +159,14 @@ static inline double occurrence_loss(const layer_t *t, double loss)
     return excess(t->ceded_share == 1.0 ? loss : loss * t->ceded_share, t->retention, t->limit);
 }
 
+/* As contracts.annual_recovery: a sum as close as rounding to the deductible or to the end of the limit is at it. */
 static inline double annual_recovery(const layer_t *t, double total)
 {
-    return excess(total, t->deductible, t->annual_limit);
+    if (!(total > t->deductible * (1.0 + AT_THE_EDGE)))
+        return 0.0;
+    if (total >= (t->deductible + t->annual_limit) * (1.0 - AT_THE_EDGE))
+        return t->annual_limit;
+    return total - t->deductible;
 }
 
 /* Recoveries in the order of events of one year in which aggregate terms bind: f(x1 + .. + xk) - f(x1 + .. + xk-1). */

@@ -134,9 +134,21 @@ def layer_limit(terms: Terms) -> float:
     return min(occurrence_limit(terms), annual_limit(terms))
 
 
+#: A year's sum that is this close to the deductible, or to the sum that takes all of the limit, is at it: six losses of
+#: a converted limit of 0.1 do not add up to six times 0.1, and whether a layer attaches or is exhausted is a jump.
+AT_THE_EDGE = 2.0**-40
+
+
 def annual_recovery(terms: Terms, total: F64) -> F64:
-    """Aggregate terms on the sum of a year's occurrence losses: `min(max(sum - D, 0), G)`."""
-    return excess_of_loss(total, terms.aggregate_deductible, annual_limit(terms))
+    """Aggregate terms on the sum of a year's occurrence losses: `min(max(sum - D, 0), G)`.
+
+    A sum within a relative AT_THE_EDGE of `D` recovers nothing, one within that of `D + G` recovers `G`.
+    """
+    deductible, limit = terms.aggregate_deductible, annual_limit(terms)
+    recovery = total - deductible if deductible > 0 else total
+    if limit < math.inf:
+        recovery = np.where(total >= (deductible + limit) * (1 - AT_THE_EDGE), limit, recovery)
+    return np.where(total > deductible * (1 + AT_THE_EDGE), recovery, 0.0) if deductible > 0 else recovery
 
 
 def event_order_recovery(terms: Terms, loss: F64, starts: I64) -> tuple[F64, F64]:
