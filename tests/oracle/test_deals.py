@@ -172,3 +172,26 @@ def test_total_losses_exhaust_their_reinstatements_and_no_more_whatever_the_limi
     assert together[:3].tolist() == pytest.approx(np.array(apart), rel=1e-12)
     assert together[:4, exhausted].tolist() == [2, 1, 1, 2]
     assert together[:3, attached].tolist() == [2, 1, 1 + (losses > beyond)]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_decimals_that_no_float_holds_attach_and_exhaust_as_on_paper(kernel: str) -> None:
+    """0.2 xs 0.1 of 0.3 is exhausted, 30% of 1 does not reach 0.3, and 0.3 net of its excess of 0.1 reaches 0.1 again."""
+    layers: list[dict[str, Any]] = [
+        {"type": "CXL", "occurrence_retention": 0.1, "occurrence_limit": 0.2},
+        {"type": "CXL", "ceded_share": 0.1, "occurrence_retention": 0.03, "occurrence_limit": 0.2},
+    ]
+    net = [
+        {"type": "CXL", "occurrence_retention": 9.9},
+        {"type": "FAC", "franchise_deductible": 9.9, "inuring_priority": 2},
+        {"type": "FAC", "occurrence_retention": 9.9, "inuring_priority": 2},
+    ]
+    case = Case(layers, {1: 0.3}, {1: Facts()}, [[(5, 1)]], (0, 364), 1.0)
+    with computed_with(kernel):
+        found = priced(case)["layer_stats"]
+        inured = priced(replace(case, layers=net, losses={1: 58.31 * 0.7}))["layer_stats"]
+    attached, exhausted = LAYER_STATS.index("attached"), LAYER_STATS.index("exhausted")
+    assert found[:, [attached, exhausted]].tolist() == [[1, 1], [0, 0]]
+    assert 0.3 - 0.1 < 0.2
+    assert inured[:, LAYER_STATS.index("recovery")] == pytest.approx([58.31 * 0.7 - 9.9, 9.9, 0])
+    assert inured[:, attached].tolist() == [1, 1, 0]

@@ -144,14 +144,13 @@ typedef struct {
     int64_t reinstatements, charges;        /* how many, and where their charges begin */
 } layer_t;
 
+/* As contracts.excess_of_loss: a loss as close as rounding to the retention, or to the end of the limit, is at it. The
+ * end is looked at last, as there.
+ */
 static inline double excess(double loss, double retention, double limit)
 {
-    if (retention > 0.0) {
-        loss = loss - retention;
-        if (!(loss > 0.0))
-            loss = 0.0;
-    }
-    return loss < limit ? loss : limit;
+    double paid = loss > retention * (1.0 + AT_THE_EDGE) ? loss - retention : 0.0;
+    return loss >= (retention + limit) * (1.0 - AT_THE_EDGE) ? limit : paid;
 }
 
 static inline double occurrence_loss(const layer_t *t, double loss)
@@ -159,14 +158,9 @@ static inline double occurrence_loss(const layer_t *t, double loss)
     return excess(t->ceded_share == 1.0 ? loss : loss * t->ceded_share, t->retention, t->limit);
 }
 
-/* As contracts.annual_recovery: a sum as close as rounding to the deductible or to the end of the limit is at it. */
 static inline double annual_recovery(const layer_t *t, double total)
 {
-    if (!(total > t->deductible * (1.0 + AT_THE_EDGE)))
-        return 0.0;
-    if (total >= (t->deductible + t->annual_limit) * (1.0 - AT_THE_EDGE))
-        return t->annual_limit;
-    return total - t->deductible;
+    return excess(total, t->deductible, t->annual_limit);
 }
 
 /* Recoveries in the order of events of one year in which aggregate terms bind: f(x1 + .. + xk) - f(x1 + .. + xk-1). */
@@ -187,7 +181,7 @@ static inline void recover_in_order(const layer_t *t, const double *x, double *r
 static inline double reinstated(const layer_t *t, const double *charges, double annual)
 {
     const double *charge = charges + t->charges, limit = t->limit;
-    double sum = charge[0] * (annual < limit ? annual : limit) / limit;
+    double sum = charge[0] * excess(annual, 0.0, limit) / limit;
     for (int64_t j = 1; j < t->reinstatements && annual > (double)j * limit; j++)
         sum = sum + charge[j] * excess(annual, (double)j * limit, limit) / limit;
     return sum;

@@ -22,11 +22,22 @@ def ceded_loss(loss: F64, ceded_share: float) -> F64:
     return loss if ceded_share == 1.0 else loss * ceded_share
 
 
+#: A loss or a year's sum that is this close to an edge of a cover (a retention, the end of a limit, a franchise) is at
+#: it: six losses of a converted limit of 0.1 do not add up to six times 0.1, and 0.3 - 0.1 is less than 0.2. What a layer
+#: pays hardly changes there, but whether it attaches or is exhausted is a jump.
+AT_THE_EDGE = 2.0**-40
+
+
 def excess_of_loss(loss: F64, retention: float, limit: float) -> F64:
-    """Excess of loss: `min(max(loss - retention, 0), limit)`."""
+    """Excess of loss: `min(max(loss - retention, 0), limit)`.
+
+    A loss within a relative AT_THE_EDGE of the retention pays nothing, one within that of both together the limit.
+    """
     if retention > 0:
-        loss = np.maximum(loss - retention, 0.0)
-    return np.minimum(loss, limit) if limit < math.inf else loss
+        paid = np.where(loss > retention * (1 + AT_THE_EDGE), loss - retention, 0.0)
+    else:
+        paid = loss
+    return np.where(loss >= (retention + limit) * (1 - AT_THE_EDGE), limit, paid) if limit < math.inf else paid
 
 
 def surplus_share(sum_insured: F64, retained_line: float, lines: float) -> F64:
@@ -45,7 +56,7 @@ def per_risk_excess(loss: F64, risks: F64 | float, retention: float, limit: floa
 
 def franchise(loss: F64, deductible: float) -> F64:
     """Franchise deductible: nothing below it, the loss in full once it is reached."""
-    return np.where(loss >= deductible, loss, 0.0) if deductible > 0 else loss
+    return np.where(loss >= deductible * (1 - AT_THE_EDGE), loss, 0.0) if deductible > 0 else loss
 
 
 def index_triggered(loss: F64, industry_loss: F64, trigger: float) -> F64:
@@ -134,21 +145,9 @@ def layer_limit(terms: Terms) -> float:
     return min(occurrence_limit(terms), annual_limit(terms))
 
 
-#: A year's sum that is this close to the deductible, or to the sum that takes all of the limit, is at it: six losses of
-#: a converted limit of 0.1 do not add up to six times 0.1, and whether a layer attaches or is exhausted is a jump.
-AT_THE_EDGE = 2.0**-40
-
-
 def annual_recovery(terms: Terms, total: F64) -> F64:
-    """Aggregate terms on the sum of a year's occurrence losses: `min(max(sum - D, 0), G)`.
-
-    A sum within a relative AT_THE_EDGE of `D` recovers nothing, one within that of `D + G` recovers `G`.
-    """
-    deductible, limit = terms.aggregate_deductible, annual_limit(terms)
-    recovery = total - deductible if deductible > 0 else total
-    if limit < math.inf:
-        recovery = np.where(total >= (deductible + limit) * (1 - AT_THE_EDGE), limit, recovery)
-    return np.where(total > deductible * (1 + AT_THE_EDGE), recovery, 0.0) if deductible > 0 else recovery
+    """Aggregate terms on the sum of a year's occurrence losses: `min(max(sum - D, 0), G)`."""
+    return excess_of_loss(total, terms.aggregate_deductible, annual_limit(terms))
 
 
 def event_order_recovery(terms: Terms, loss: F64, starts: I64) -> tuple[F64, F64]:
