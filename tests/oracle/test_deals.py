@@ -85,7 +85,7 @@ def differences(case: Case, found: Mapping[str, Any], *, ties: bool) -> list[str
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=250, derandomize=True, deadline=None, database=None)
+@settings(max_examples=150, derandomize=True, deadline=None, database=None)
 @given(case=cases())
 def test_a_deal_of_any_terms_recovers_what_the_reference_does(kernel: str, case: Case) -> None:
     with computed_with(kernel):
@@ -94,7 +94,7 @@ def test_a_deal_of_any_terms_recovers_what_the_reference_does(kernel: str, case:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
 @given(case=cases(plain=True))
 def test_a_deal_of_terms_that_the_kernel_knows_recovers_what_the_reference_does(kernel: str, case: Case) -> None:
     with computed_with(kernel):
@@ -103,7 +103,7 @@ def test_a_deal_of_terms_that_the_kernel_knows_recovers_what_the_reference_does(
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
 @given(case=cases(odd=True))
 def test_amounts_that_no_float_holds_change_recoveries_by_rounding_only(kernel: str, case: Case) -> None:
     with computed_with(kernel):
@@ -111,7 +111,7 @@ def test_amounts_that_no_float_holds_change_recoveries_by_rounding_only(kernel: 
     assert differences(case, found, ties=False) == []
 
 
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=80, derandomize=True, deadline=None, database=None)
 @given(case=cases())
 def test_price_figures_are_those_of_the_trials_themselves(case: Case) -> None:
     found = priced(case)
@@ -149,7 +149,7 @@ CONVERTED = st.tuples(st.integers(1, 10_000), st.integers(1, 20_000)).map(
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=150, derandomize=True, deadline=None, database=None)
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
 @given(limit=CONVERTED, losses=st.integers(1, 12), beyond=st.integers(1, 12))
 def test_total_losses_exhaust_their_reinstatements_and_no_more_whatever_the_limit(
     kernel: str, limit: float, losses: int, beyond: int
@@ -176,10 +176,10 @@ def test_total_losses_exhaust_their_reinstatements_and_no_more_whatever_the_limi
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_decimals_that_no_float_holds_attach_and_exhaust_as_on_paper(kernel: str) -> None:
-    """0.2 xs 0.1 of 0.3 is exhausted, 30% of 1 does not reach 0.3, and 0.3 net of its excess of 0.1 reaches 0.1 again."""
+    """0.2 xs 0.1 of 0.3 is exhausted, 17% of 0.3 is 0.051, what an excess of 9.9 leaves is 9.9 again."""
     layers: list[dict[str, Any]] = [
         {"type": "CXL", "occurrence_retention": 0.1, "occurrence_limit": 0.2},
-        {"type": "CXL", "ceded_share": 0.1, "occurrence_retention": 0.03, "occurrence_limit": 0.2},
+        {"type": "CXL", "ceded_share": 0.17, "occurrence_retention": 0.051, "occurrence_limit": 0.2},
     ]
     net = [
         {"type": "CXL", "occurrence_retention": 9.9},
@@ -193,5 +193,6 @@ def test_decimals_that_no_float_holds_attach_and_exhaust_as_on_paper(kernel: str
     attached, exhausted = LAYER_STATS.index("attached"), LAYER_STATS.index("exhausted")
     assert found[:, [attached, exhausted]].tolist() == [[1, 1], [0, 0]]
     assert 0.3 - 0.1 < 0.2
+    assert 0.17 * 0.3 > 0.051
     assert inured[:, LAYER_STATS.index("recovery")] == pytest.approx([58.31 * 0.7 - 9.9, 9.9, 0])
     assert inured[:, attached].tolist() == [1, 1, 0]

@@ -376,7 +376,7 @@ def _tied(annual: list[Fraction], part: Fraction) -> bool:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-@settings(max_examples=25, derandomize=True, deadline=None, database=None)
+@settings(max_examples=15, derandomize=True, deadline=None, database=None)
 @given(book=books())
 def test_a_whole_rollup_is_what_the_reference_works_out(kernel: str, book: Book) -> None:
     with computed_with(kernel):

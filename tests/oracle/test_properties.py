@@ -23,7 +23,7 @@ from riskmill.outputs import Arrays, encode
 RECOVERY = LAYER_STATS.index("recovery")
 
 both = pytest.mark.parametrize("kernel", KERNELS)
-repeatable = settings(max_examples=60, derandomize=True, deadline=None, database=None)
+repeatable = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 
 
 def our_loss(found: dict[str, Any]) -> float:

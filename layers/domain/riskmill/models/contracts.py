@@ -23,8 +23,8 @@ def ceded_loss(loss: F64, ceded_share: float) -> F64:
 
 
 #: A loss or a year's sum that is this close to an edge of a cover (a retention, the end of a limit, a franchise) is at
-#: it: six losses of a converted limit of 0.1 do not add up to six times 0.1, and 0.3 - 0.1 is less than 0.2. What a layer
-#: pays hardly changes there, but whether it attaches or is exhausted is a jump.
+#: it: six losses of a converted limit do not add up to six times it, and 0.3 - 0.1 is less than 0.2. What a layer pays
+#: hardly changes there, but whether it attaches or is exhausted is a jump.
 AT_THE_EDGE = 2.0**-40
 
 
@@ -33,11 +33,11 @@ def excess_of_loss(loss: F64, retention: float, limit: float) -> F64:
 
     A loss within a relative AT_THE_EDGE of the retention pays nothing, one within that of both together the limit.
     """
+    end = (retention + limit) * (1 - AT_THE_EDGE)
     if retention > 0:
         paid = np.where(loss > retention * (1 + AT_THE_EDGE), loss - retention, 0.0)
-    else:
-        paid = loss
-    return np.where(loss >= (retention + limit) * (1 - AT_THE_EDGE), limit, paid) if limit < math.inf else paid
+        return np.where(loss >= end, limit, paid) if limit < math.inf else paid
+    return np.where(loss >= end, limit, loss) if limit < math.inf else loss
 
 
 def surplus_share(sum_insured: F64, retained_line: float, lines: float) -> F64:
