@@ -268,9 +268,9 @@ def reinstatement_fraction(terms: Terms, annual: F64) -> F64:
         return fraction
     for j, charge in enumerate(terms.reinstatements):
         if charge > 0 and j == 0:
-            fraction = charge * excess_of_loss(annual, 0.0, limit) / limit
+            fraction = charge * np.minimum(annual, limit) / limit
         elif charge > 0:
             # Few years use up more than the first reinstatement.
             years = np.flatnonzero(annual > j * limit)
-            fraction[years] += charge * excess_of_loss(annual[years], j * limit, limit) / limit
+            fraction[years] += charge * np.minimum(annual[years] - j * limit, limit) / limit
     return fraction
