@@ -21,6 +21,7 @@ from oracle.bridge import (
     treaty,
     year_event_table,
 )
+from oracle.random_cases import random_case
 from oracle.reference import Facts, PricedLayer, our_losses, price_deal
 from oracle.reference import price_figures as reference_figures
 from oracle.strategies import INDEX, Case, cases
@@ -196,3 +197,12 @@ def test_decimals_that_no_float_holds_attach_and_exhaust_as_on_paper(kernel: str
     assert 0.17 * 0.3 > 0.051
     assert inured[:, LAYER_STATS.index("recovery")] == pytest.approx([58.31 * 0.7 - 9.9, 9.9, 0])
     assert inured[:, attached].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_many_deals_that_use_all_terms_together_recover_what_the_reference_does(kernel: str) -> None:
+    for seed in range(600):
+        case = random_case(seed)
+        with computed_with(kernel):
+            found = priced(case)
+        assert differences(case, found, ties=True) == [], seed
