@@ -21,20 +21,20 @@ PINNED: list[tuple[str, int, Any, list[str], str]] = [
         1,
         {"seed": 7, "first_trial": 0, "trials": 100_000},
         ["i:" + "00" * 16],
-        "5029901212ffd54bd3f58d3ef24359eb",
+        "a008d1f954f57afc122405353e41f522",
     ),
-    ("price_deal", 1, TERMS, [ELT, YET], "722ac03aa082b763ff51ffc37e6db44c"),
-    ("roll_up", 1, {"keep_members": True}, [YET, "p:" + "33" * 16], "5f62dc806cc82cefc3b91f83fd8f8503"),
-    ("roll_up", 1, {"keep_members": False}, [YET, "p:" + "33" * 16], "f998e1c132f07fe9ad6b22b03ca1ba9f"),
+    ("price_deal", 1, TERMS, [ELT, YET], "a1d9a95396a980097bbc3cf213ccada8"),
+    ("roll_up", 1, {"keep_members": True}, [YET, "p:" + "33" * 16], "c9fdb26f52e76258412937202d671017"),
+    ("roll_up", 1, {"keep_members": False}, [YET, "p:" + "33" * 16], "4f1f82768d689ef786a3a2ecc2ba7a1c"),
     (
         "measure",
         1,
         {"blocks": 1, "perspective": "gross", "tail": 0.99},
         [YET, "p:" + "44" * 16],
-        "cc42e7017f57b88adc64518cdab69d44",
+        "882adaa8857b17a5591f86617c4d6039",
     ),
-    ("tabulate_deals", 1, {}, [], "b6b86221b5d6fc5952ec19a71137f0c8"),
-    ("price_deal", 1, {"name": "Zürich Rück"}, [ELT, YET], "fdca6b1b76960a45f080e1429d96a180"),
+    ("tabulate_deals", 1, {}, [], "a1defabd92902f9db274f35266360feb"),
+    ("price_deal", 1, {"name": "Zürich Rück"}, [ELT, YET], "506491f37ac9407de21f682c8c8e6778"),
 ]
 
 
@@ -76,7 +76,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "one input less": {"inputs": [ELT]},
     "the same input twice": {"inputs": [ELT, YET, YET]},
     "no input": {"inputs": []},
-    "another engine": {"abi": "riskmill-engine-2"},
+    "another engine": {"abi": "riskmill-engine-x"},
 }
 
 

@@ -15,7 +15,7 @@ from riskmill.errors import RiskmillError
 from riskmill.graph import JobGraph
 from riskmill.jobs import object_name
 from riskmill.models import run_model
-from riskmill.ord import period_rows
+from riskmill.ord import losses_of, period_rows
 from riskmill.outputs import Arrays, decode, encode
 from riskmill.publish import summarise
 from riskmill.results import Run, Summary
@@ -132,6 +132,42 @@ def test_the_yearly_sums_of_a_period_table_have_the_standard_deviation_of_the_av
     first = np.array(rows["SummaryId"]) == 1
     years = np.bincount(np.array(rows["Period"])[first] - 1, np.array(rows["Loss"])[first], minlength=TRIALS)
     assert years.std(ddof=1) == pytest.approx(tables["alt"].to_pylist()[0]["SDLoss"], rel=1e-6)
+
+
+def test_the_exceedance_table_is_the_order_statistics_of_the_period_table(rolled: Rolled, tmp_path: Path) -> None:
+    """Every row of EPT from the rows of SPLT alone: a year's largest loss or sum, rank k of N periods at N / k."""
+    tables = rolled.write(tmp_path, ["all", "US"])
+    rows = tables["splt"].to_pydict()
+    assert min(rows["Loss"]) > 0
+    years: dict[tuple[int, int], list[float]] = {}
+    for summary, period, loss in zip(rows["SummaryId"], rows["Period"], rows["Loss"], strict=True):
+        years.setdefault((summary, period), []).append(loss)
+    compared = 0
+    for row in tables["ept"].to_pylist():
+        summary, ep_type = row["SummaryId"], row["EPType"]
+        if summary not in rows["SummaryId"]:
+            continue
+        of_year = max if ep_type in (1, 2) else sum
+        falling = sorted(
+            (of_year(years.get((summary, period), [0.0])) for period in range(1, TRIALS + 1)), reverse=True
+        )
+        exceeding = TRIALS / row["ReturnPeriod"]
+        whole = int(exceeding + 1e-9)
+        if ep_type in (1, 3):
+            wanted = falling[whole - 1]
+        else:
+            part = exceeding - whole if exceeding - whole > 1e-9 else 0.0
+            wanted = (sum(falling[:whole]) + part * falling[whole]) / exceeding
+        assert row["Loss"] == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+        compared += 1
+    assert compared >= 4 * 6 * 10
+
+
+def test_what_rounding_leaves_of_gross_less_net_is_no_ceded_loss() -> None:
+    gross = Arrays({"row": np.array([0, 1, 2], np.int32), "loss": np.array([0.1 + 0.2, 5.0, 0.3])})
+    net = Arrays({"row": np.array([0, 1, 2], np.int32), "loss": np.array([0.3, 2.0, 0.1 + 0.2])})
+    row, loss = losses_of([gross, net], "ceded")
+    assert (row.tolist(), loss.tolist()) == ([1], [3.0])
 
 
 def test_means_are_sample_minus_one_and_have_no_curve_by_sample(rolled: Rolled, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from riskmill.errors import ModelError
 
 #: Part of every job's key. It changes when the engine's numerics change (kernel, random numbers, storage format).
-ENGINE_ABI = "riskmill-engine-1"
+ENGINE_ABI = "riskmill-engine-2"
 
 #: Bytes of a key. 128 bits: at 10^12 keys the chance of any collision is below 10^-14.
 KEY_BYTES = 16

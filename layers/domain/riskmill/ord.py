@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from riskmill.models.catalogue import DAYS_IN_MONTH
+from riskmill.models.metrics import CEDED_ROUNDING
 from riskmill.outputs import Array, Arrays
 from riskmill.results import EP_TYPES, Column, Perspective, Summary, Table, ept_table, summary_ids, summary_info_table
 
@@ -109,7 +110,7 @@ def period_tables(summary: Summary) -> tuple[PeriodTable, ...]:
 
 
 def losses_of(parts: Sequence[Arrays], perspective: Perspective) -> tuple[Array, Array]:
-    """Return rows of the block's YET (int32, sorted) and losses (float64, not 0) of one perspective of a group.
+    """Return rows of the block's YET (int32, sorted) and losses (float64, above 0) of one perspective of a group.
 
     `parts`: the YELT; for ceded the gross and the net one, whose difference it is.
     """
@@ -119,7 +120,8 @@ def losses_of(parts: Sequence[Arrays], perspective: Perspective) -> tuple[Array,
     loss = gross["loss"].astype(np.float64)
     kept = np.searchsorted(gross["row"], net["row"])
     loss[kept] -= net["loss"]
-    left = loss != 0
+    # As `measure` has it: what rounding leaves of two sums is no loss, nor is it negative.
+    left = loss > gross["loss"] * CEDED_ROUNDING
     return gross["row"][left], loss[left]
 
 

@@ -25,6 +25,8 @@
 #define MAX_LOSS 1e30
 /* As pricing._SURELY_BELOW: sums in another order differ by rounding; a year is left out only when surely below. */
 #define SURELY_BELOW (1.0 - 1e-9)
+/* As contracts.AT_THE_EDGE. */
+#define AT_THE_EDGE 0x1p-40
 /* Rows whose float64 sums are held at once when losses are rolled up: 512 KB, within a core's cache. */
 #define ROLL_UP_ROWS 65536
 /* Events whose occurrences are fetched ahead: they lie anywhere in a table larger than a core's cache. */
@@ -142,14 +144,14 @@ typedef struct {
     int64_t reinstatements, charges;        /* how many, and where their charges begin */
 } layer_t;
 
+/* As contracts.excess_of_loss: a loss as close as rounding to the retention, or to the end of the limit, is at it. The
+ * end is looked at last, as there.
+ */
 static inline double excess(double loss, double retention, double limit)
 {
-    if (retention > 0.0) {
-        loss = loss - retention;
-        if (!(loss > 0.0))
-            loss = 0.0;
-    }
-    return loss < limit ? loss : limit;
+    double above = loss - retention, end = (retention + limit) * (1.0 - AT_THE_EDGE);
+    above = loss > retention * (1.0 + AT_THE_EDGE) ? above : 0.0;
+    return loss >= end ? limit : above;
 }
 
 static inline double occurrence_loss(const layer_t *t, double loss)
@@ -181,8 +183,10 @@ static inline double reinstated(const layer_t *t, const double *charges, double 
 {
     const double *charge = charges + t->charges, limit = t->limit;
     double sum = charge[0] * (annual < limit ? annual : limit) / limit;
-    for (int64_t j = 1; j < t->reinstatements && annual > (double)j * limit; j++)
-        sum = sum + charge[j] * excess(annual, (double)j * limit, limit) / limit;
+    for (int64_t j = 1; j < t->reinstatements && annual > (double)j * limit; j++) {
+        const double used = annual - (double)j * limit;
+        sum = sum + charge[j] * (used < limit ? used : limit) / limit;
+    }
     return sum;
 }
 
@@ -575,11 +579,24 @@ static int64_t quote_layers(const double *falling, const int32_t *rank, const in
     for (int64_t l = 0; l < n_layers; l++) {
         const layer_t t = layers[l];
         int64_t years = 0, count = taken[l], exhausted = 0;
+        /* Losses fall: the first ones take the whole limit, and no other looks at it. */
+        int64_t whole = 0;
+        for (int64_t beyond = count; whole < beyond;) {
+            int64_t middle = whole + (beyond - whole) / 2;
+            if (occurrence_loss(&t, falling[middle]) >= t.limit)
+                whole = middle + 1;
+            else
+                beyond = middle;
+        }
         for (int64_t from = 0; from < count; from += CHUNK) {
             int64_t size = count - from < CHUNK ? count - from : CHUNK;
             double x[CHUNK];
-            for (int64_t i = 0; i < size; i++)
-                x[i] = occurrence_loss(&t, falling[from + i]);
+            int64_t i = 0;
+            for (; i < size && from + i < whole; i++)
+                x[i] = t.limit;
+            for (; i < size; i++)
+                x[i] = excess(t.ceded_share == 1.0 ? falling[from + i] : falling[from + i] * t.ceded_share, t.retention,
+                              INFINITY);
             for (int64_t i = 0; i < size; i++) {
                 int64_t year = rank[from + i];
                 /* A trial that is seen for the first time has the next number. */

@@ -22,11 +22,22 @@ def ceded_loss(loss: F64, ceded_share: float) -> F64:
     return loss if ceded_share == 1.0 else loss * ceded_share
 
 
+#: A loss or a year's sum that is this close to an edge of a cover (a retention, the end of a limit, a franchise) is at
+#: it: six losses of a converted limit do not add up to six times it, and 0.3 - 0.1 is less than 0.2. What a layer pays
+#: hardly changes there, but whether it attaches or is exhausted is a jump.
+AT_THE_EDGE = 2.0**-40
+
+
 def excess_of_loss(loss: F64, retention: float, limit: float) -> F64:
-    """Excess of loss: `min(max(loss - retention, 0), limit)`."""
+    """Excess of loss: `min(max(loss - retention, 0), limit)`.
+
+    A loss within a relative AT_THE_EDGE of the retention pays nothing, one within that of both together the limit.
+    """
+    end = (retention + limit) * (1 - AT_THE_EDGE)
     if retention > 0:
-        loss = np.maximum(loss - retention, 0.0)
-    return np.minimum(loss, limit) if limit < math.inf else loss
+        paid = np.where(loss > retention * (1 + AT_THE_EDGE), loss - retention, 0.0)
+        return np.where(loss >= end, limit, paid) if limit < math.inf else paid
+    return np.where(loss >= end, limit, loss) if limit < math.inf else loss
 
 
 def surplus_share(sum_insured: F64, retained_line: float, lines: float) -> F64:
@@ -45,7 +56,7 @@ def per_risk_excess(loss: F64, risks: F64 | float, retention: float, limit: floa
 
 def franchise(loss: F64, deductible: float) -> F64:
     """Franchise deductible: nothing below it, the loss in full once it is reached."""
-    return np.where(loss >= deductible, loss, 0.0) if deductible > 0 else loss
+    return np.where(loss >= deductible * (1 - AT_THE_EDGE), loss, 0.0) if deductible > 0 else loss
 
 
 def index_triggered(loss: F64, industry_loss: F64, trigger: float) -> F64:
@@ -257,9 +268,9 @@ def reinstatement_fraction(terms: Terms, annual: F64) -> F64:
         return fraction
     for j, charge in enumerate(terms.reinstatements):
         if charge > 0 and j == 0:
-            fraction = charge * excess_of_loss(annual, 0.0, limit) / limit
+            fraction = charge * np.minimum(annual, limit) / limit
         elif charge > 0:
             # Few years use up more than the first reinstatement.
             years = np.flatnonzero(annual > j * limit)
-            fraction[years] += charge * excess_of_loss(annual[years], j * limit, limit) / limit
+            fraction[years] += charge * np.minimum(annual[years] - j * limit, limit) / limit
     return fraction

@@ -36,7 +36,7 @@ CONFIDENCE = 0.95
 BOUNDARY = 0.1
 
 #: Ceded losses below this part of the gross loss are what rounding leaves of two sums.
-_CEDED_ROUNDING = 1e-9
+CEDED_ROUNDING = 1e-9
 
 
 class MeasureParams(BaseModel):
@@ -222,7 +222,7 @@ def _ceded(row: I64, gross: F64, net_row: I64, net: F64) -> tuple[I64, F64]:
         raise ModelError("a net loss stands on a row without a gross loss: not of the same group")
     ceded = gross.copy()
     ceded[at] -= net
-    some = ceded > gross * _CEDED_ROUNDING
+    some = ceded > gross * CEDED_ROUNDING
     return row[some], ceded[some]
 
 

@@ -13,6 +13,7 @@ from riskmill.errors import ModelError
 from riskmill.models import kernel
 from riskmill.models.catalogue import DAYS_IN_MONTH
 from riskmill.models.contracts import (
+    AT_THE_EDGE,
     EventFacts,
     annual_limit,
     layer_limit,
@@ -271,7 +272,9 @@ def _recovered(
             raise ModelError(f"the layers that share the limit {name!r} state no shared aggregate limit")
         cut = shared_limit_recoveries([found[at][0] for at in members], limit, starts)
         for at, recovery in zip(members, cut, strict=True):
-            found[at] = recovery, sum_by_trial(recovery, starts)
+            # A year that is not cut recovers what it did: added up anew, it could miss its own limit by rounding.
+            annual, total = found[at][1], sum_by_trial(recovery, starts)
+            found[at] = recovery, np.where(total >= annual * (1 - AT_THE_EDGE), annual, total)
     return [LayerRecovery(loss, *paid) for loss, paid in zip(occurrences, found, strict=True)]
 
 
