@@ -458,6 +458,6 @@ def price_figures(
 
 
 def technical_premium(needed: float, reinstated: float, brokerage: float, variable: float) -> float:
-    """The premium of which, with its reinstatement premiums, so much is left after brokerage and expense."""
-    left = (1 + reinstated) * (1 - brokerage - variable)
+    """The premium of which, with its reinstatement premiums, so much is left after expense, and brokerage on itself."""
+    left = (1 + reinstated) * (1 - variable) - brokerage
     return needed / left if left > 0 else float("nan")

@@ -219,7 +219,7 @@ def test_price_figures_are_at_our_share() -> None:
             "expected_reinstatement_premium": 0.5 * 3.0 * 0.05,
             "loss_on_line": 0.25,
             "rate_on_line": 0.3,
-            "technical_premium": 1.25 / 1.05 / 0.9,
+            "technical_premium": 1.25 / (1.05 - 0.1),
             # the standard deviation of the mean, and Wilson's limits of 3 and of 1 in 10
             "expected_loss_se": 0.5 * math.sqrt((225 - 25 * 2.5) / 9) / math.sqrt(10),
             "prob_attach_low": pytest.approx(0.1078, abs=5e-5),

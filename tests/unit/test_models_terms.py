@@ -349,4 +349,8 @@ def test_loads_and_expenses_stand_in_the_technical_premium() -> None:
     )
     load = 0.3 * 0.5 * math.sqrt(162.5 / 9) + 0.08 * 4
     assert found["risk_load"] == pytest.approx(load)
-    assert found["technical_premium"] == pytest.approx((1.25 + load + 0.1) / 1.05 / 0.85)
+    # of a premium of 1 and 0.05 reinstated: 5% of expense on both, 10% of brokerage on the premium, or on both
+    assert found["technical_premium"] == pytest.approx((1.25 + load + 0.1) / (1.05 * 0.95 - 0.1))
+    both = pricing.model_copy(update={"brokerage_on_reinstatement": True})
+    on_both = price_figures(terms, np.array([10, 25, 225, 3, 1, 0.5]), 0.1, both, 4.0)
+    assert on_both[PRICE_FIGURES.index("technical_premium")] == pytest.approx((1.25 + load + 0.1) / 1.05 / 0.85)

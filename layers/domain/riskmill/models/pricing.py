@@ -42,7 +42,7 @@ from riskmill.models.occurrences import (
 from riskmill.models.registry import model
 from riskmill.models.uncertainty import Sampling, largest_losses, sample_losses
 from riskmill.outputs import Array, Arrays
-from riskmill.terms import Amount, Share, Terms
+from riskmill.terms import Amount, Share, Terms, later
 
 #: Columns of `layer_stats`: sums over a block's trials, so blocks add up. Recoveries are at 100% of the layer.
 #: trials; annual recovery A; its square; trials with A > 0; trials that exhaust the layer (A reaches the aggregate
@@ -89,6 +89,8 @@ class Pricing(BaseModel):
     fixed_expense: Amount = 0.0
     #: expense as a part of the premium, beside brokerage
     variable_expense: Share = 0.0
+    #: whether brokerage is paid on reinstatement premium too
+    brokerage_on_reinstatement: bool = later(False)
 
 
 NO_LOADS = Pricing()
@@ -354,7 +356,8 @@ def price_figures(
     expected_loss = share x E[A]; sd of share x A (n - 1); prob_attach = P(A > 0); prob_exhaust;
     expected_reinstatement_premium = share x P x E[f], f being `reinstatement_fraction`;
     loss_on_line = E[A] / L; rate_on_line = P / L; risk_load = sd_load x sd + cost_of_capital x co_tvar;
-    technical_premium = (expected_loss + risk_load + fixed_expense) / (1 + E[f]) / (1 - brokerage - variable_expense).
+    technical_premium = (expected_loss + risk_load + fixed_expense) / ((1 + E[f]) (1 - variable_expense) - brokerage),
+    brokerage x (1 + E[f]) where it is paid on reinstatement premium too.
     `co_tvar` is the layer's part of the portfolio's tail, at our share. Probabilities have 95% limits (Wilson), other
     figures a standard error, <x>_se, or an upper bound of it where LAYER_STATS do not tell it (docs/models.md). nan:
     errors and sd of one trial; prob_exhaust without any limit; loss and rate on line without a limit above 0;
@@ -370,7 +373,10 @@ def price_figures(
     load = pricing.sd_load * share * sd if pricing.sd_load > 0 else 0.0
     if pricing.cost_of_capital > 0:
         load += pricing.cost_of_capital * co_tvar
-    kept = 1 - brokerage - pricing.variable_expense
+    # what is left of a premium of 1 and its reinstatement premium
+    kept = (1 + fraction) * (1 - pricing.variable_expense)
+    kept -= brokerage * (1 + fraction) if pricing.brokerage_on_reinstatement else brokerage
+    rising = 1 - pricing.variable_expense - (brokerage if pricing.brokerage_on_reinstatement else 0.0)
     loaded = share * mean + (load + pricing.fixed_expense)
     square = squared / trials
     fourth_power = known.fourth_power / (share * share * share * share) if share > 0 else math.inf
@@ -381,14 +387,14 @@ def price_figures(
     load_se = (pricing.sd_load * sd_se if pricing.sd_load > 0 else 0.0) + pricing.cost_of_capital * known.co_tvar_se
     premium_se = math.nan
     if kept > 0:
-        of_loss = share * sd / math.sqrt(trials) / (1 + fraction) / kept
-        of_reinstatements = loaded / (1 + fraction) / kept * fraction_se / (1 + fraction)
+        of_loss = share * sd / math.sqrt(trials) / kept
+        of_reinstatements = loaded / kept * abs(rising) * fraction_se / kept
         if terms.reinstatement_basis == "amount":
             # premium as to amount rises with the loss, so the two errors of opposite sign never add up
             premium_se = math.sqrt(of_loss * of_loss + of_reinstatements * of_reinstatements)
         else:
             premium_se = of_loss + of_reinstatements
-        premium_se += load_se / (1 + fraction) / kept
+        premium_se += load_se / kept
     return np.array(
         [
             share * mean,
@@ -398,7 +404,7 @@ def price_figures(
             share * terms.premium * fraction,
             mean / on_line,
             terms.premium / on_line,
-            loaded / (1 + fraction) / kept if kept > 0 else math.nan,
+            loaded / kept if kept > 0 else math.nan,
             share * sd / math.sqrt(trials),
             *proportion_interval(int(attached), int(trials)),
             *(proportion_interval(int(exhausted), int(trials)) if bounded else (math.nan, math.nan)),
