@@ -7,7 +7,8 @@
    seconds are what the models cost; their share of the cloud's CPU seconds in the first run is `model_cpu_share`.
 
 The full example also asks for a bootstrapped fit of the tail: minutes of CPU by design, which go to Fargate. It is left
-out unless --tail-fit is given, since it would hide what everything else takes.
+out unless --tail-fit is given, since it would hide what everything else takes; the record of losses is then fitted
+without a bootstrap.
 
     python benchmarks/rollup.py [--size small|full] [--tail-fit] [--json]
 """
@@ -115,6 +116,7 @@ def measure(size: str, *, tail_fit: bool) -> dict[str, Any]:
         if not tail_fit:
             head = json.loads((source / "portfolio.json").read_text())
             head.pop("tail_fit_replicates", None)
+            head["fit_replicates"] = 0
             (source / "portfolio.json").write_text(json.dumps(head))
         prepared, validate_s = timed(lambda: read_folder(source))
         cores = os.cpu_count() or 1
@@ -164,9 +166,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=["small", "full"], default="full")
-    parser.add_argument(
-        "--tail-fit", action="store_true", help="with the bootstrapped fit of the tail (minutes of CPU)"
-    )
+    parser.add_argument("--tail-fit", action="store_true", help="with the bootstrapped fits (minutes of CPU)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     figures = measure(arguments.size, tail_fit=arguments.tail_fit)

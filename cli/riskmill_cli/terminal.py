@@ -40,9 +40,9 @@ def print_summary(summary: Summary, console: Console) -> None:
     if summary.deals:
         console.print(_deals(summary, console.width))
     if summary.tail_fits:
-        console.print(_tails(summary))
+        console.print(_tails(summary, wide=console.width >= WIDE_TERMINAL))
     if summary.record_fits:
-        console.print(_records(summary))
+        console.print(_records(summary, wide=console.width >= WIDE_TERMINAL))
     where = ", ".join(f"{count:,} on {name}" for name, count in sorted(run.compute.items()))
     console.print(
         f"{run.jobs:,} jobs: {run.cached:,} cached, {run.computed:,} computed, {run.failed:,} failed; "
@@ -87,10 +87,13 @@ def _groups(summary: Summary, width: int) -> Table:
     return table
 
 
-def _tails(summary: Summary) -> Table:
-    """Return the fitted tails at the share of years nearest to that of the summary's TVaR; reports have all."""
+def _tails(summary: Summary, *, wide: bool) -> Table:
+    """Return the fitted tails at the share of years nearest to that of the summary's TVaR; reports have all.
+
+    Limits stand where a terminal is wide.
+    """
     share = min((fit.share for fit in summary.tail_fits), key=lambda share: abs(share - (1 - summary.tail)))
-    title = f"Fitted tail: the worst {share * 100:g}% of years, 95% limits (all thresholds: report, tail_fits)"
+    title = f"Fitted tail: the worst {share * 100:g}% of years (other thresholds, limits: report)"
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for heading in ("", "", "Shape", "AD p", *(f"1/{period:,}" for period in _TAIL_PERIODS)):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
@@ -101,7 +104,7 @@ def _tails(summary: Summary) -> Table:
         losses = []
         for period in _TAIL_PERIODS:
             loss, low, high = at.get(period, (None, None, None))
-            losses.append(compact(loss) + ("" if low is None else f" ({compact(low)}-{compact(high)})"))
+            losses.append(compact(loss) + ("" if low is None or not wide else f" ({compact(low)}-{compact(high)})"))
         shape = "below -0.5" if fit.shape is None and fit.excesses else number(fit.shape, 2)
         table.add_row(
             Text(fit.perspective, style=_STYLES[fit.perspective]), fit.kind.upper(), shape, number(fit.ad_p, 2), *losses
@@ -109,11 +112,9 @@ def _tails(summary: Summary) -> Table:
     return table
 
 
-def _records(summary: Summary) -> Table:
-    """Return the preferred laws of each peril's record; reports have all."""
-    table = Table(
-        title="Recorded losses, 95% limits (all laws: report, fits)", title_justify="left", header_style="bold"
-    )
+def _records(summary: Summary, *, wide: bool) -> Table:
+    """Return the preferred laws of each peril's record; reports have all. Limits stand where a terminal is wide."""
+    table = Table(title="Recorded losses (all laws, limits: report)", title_justify="left", header_style="bold")
     table.box = SIMPLE_HEAD
     for heading in ("Peril", "Losses", "A year", "Number", "Size", "Mean above threshold"):
         table.add_column(heading, justify="right" if heading in ("Losses", "A year") else "left")
@@ -127,16 +128,16 @@ def _records(summary: Summary) -> Table:
         table.add_row(
             Text(record.peril),
             f"{record.losses:,}",
-            _with_limits(record.rate),
+            _with_limits(record.rate, wide),
             law_name(laws["frequency"].law) if "frequency" in laws else UNDEFINED,
             Text(size + note),
-            _with_limits(mean) if mean else UNDEFINED,
+            _with_limits(mean, wide) if mean else UNDEFINED,
         )
     return table
 
 
-def _with_limits(figure: FittedFigure) -> str:
-    if figure.low is None and figure.high is None and not figure.infinite:
+def _with_limits(figure: FittedFigure, wide: bool) -> str:
+    if not wide or (figure.low is None and figure.high is None and not figure.infinite):
         return number(figure.value)
     return f"{number(figure.value)} ({number(figure.low)} to {'∞' if figure.infinite else number(figure.high)})"
 

@@ -9,7 +9,7 @@ import re
 import pytest
 from rich.console import Console
 
-from browser.synthetic_summary import make_summary
+from browser.synthetic_summary import make_summary, with_fits
 from riskmill.results import Summary
 from riskmill_cli.figures import compact, duration, interval, percent
 from riskmill_cli.report import render_report
@@ -203,3 +203,44 @@ def test_square_brackets_in_names_are_not_the_terminals_markup(summary: Summary)
         print_summary(summary.model_copy(update={"deals": (deal,), "portfolio": facts}), console)
     assert "[red]Cedant[/red]" in captured.get()
     assert "[bold]Book[/bold]" in captured.get()
+
+
+def test_fits_are_in_the_html_itself_and_their_text_is_never_markup(summary: Summary) -> None:
+    page = render_report(with_fits(summary))
+    assert 'id="fitted-tail"' in page
+    assert page.count('<svg class="fit-chart"') == 4
+    assert "1 in 1,000 years: Sum of a year (AEP)" in page
+    # gross and net, at two of three thresholds of the OEP's and all of the AEP's
+    assert page.count("<circle") == 2 * (5 + 6)
+    assert '<span class="poor">0.04</span>' in page
+    records = page[page.index('id="fits"') :]
+    assert '22,000 <span class="interval">14,000 to ∞</span>' in records
+    assert "shape 1.11 <span" in records
+    assert "<script>window.hacked" not in records
+    assert "&lt;script&gt;window.hacked" in records
+    assert 'id="fitted-tail"' not in render_report(summary)
+
+
+def test_a_refused_law_that_fits_better_says_so_in_the_report(summary: Summary) -> None:
+    fitted = with_fits(summary)
+    [record] = fitted.record_fits
+    gpd, *rest = record.laws
+    better = record.model_copy(update={"laws": (gpd.model_copy(update={"aic": 100.0}), *rest)})
+    page = render_report(fitted.model_copy(update={"record_fits": (better,)}))
+    sentence = "refused, the mean is infinite; state a maximum, though its AIC is lower than that of the law marked *."
+    assert sentence in page
+    assert sentence not in render_report(fitted)
+
+
+@pytest.mark.parametrize(("width", "limits"), [(80, False), (160, True)])
+def test_the_terminal_shows_fits_and_their_limits_where_there_is_room(
+    summary: Summary, width: int, limits: bool
+) -> None:
+    out = io.StringIO()
+    print_summary(with_fits(summary), Console(file=out, width=width, color_system=None))
+    text = out.getvalue()
+    assert "Fitted tail: the worst 1% of years" in text
+    assert "Recorded losses" in text
+    assert "refused" in text
+    assert ("(1.08bn-1.44bn)" in text) == limits
+    assert ("1.4 (1 to 1.9)" in text) == limits

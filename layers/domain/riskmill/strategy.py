@@ -34,8 +34,15 @@ MEMORY_MARGIN = 1.5
 BASE_MB = 300.0
 
 #: MB per unit of work of models whose memory grows with it (inputs and temporaries of all blocks at once); others stay
-#: within BASE_MB and the worker's bounded cache. Estimated from the arrays' sizes, with room; not measured yet.
-MB_PER_WORK: dict[str, float] = {"measure": 3e-4, "allocate": 6e-4, "simulate_years": 4e-3, "price_deal": 2e-4}
+#: within BASE_MB and the worker's bounded cache. Estimated from the arrays' sizes, with room; that of
+#: fit_models is measured.
+MB_PER_WORK: dict[str, float] = {
+    "measure": 3e-4,
+    "allocate": 6e-4,
+    "simulate_years": 4e-3,
+    "price_deal": 2e-4,
+    "fit_models": 6e-5,
+}
 
 
 @dataclass(frozen=True, slots=True)
