@@ -84,7 +84,7 @@ def test_a_good_portfolio_is_validated_without_any_cloud(tmp_path: Path, folder:
 def test_a_portfolio_whose_losses_cannot_be_sampled_is_refused_when_a_run_is_to_sample_them(
     tmp_path: Path, folder: Path
 ) -> None:
-    """`validate` and `rollup` say the same, before any cloud is asked; without the option nothing is wrong."""
+    """`validate` lists the rows that want an exposure; without the option nothing is wrong; another word is refused."""
     elts = [line.split(",") for line in (folder / "elts.csv").read_text().splitlines()]
     at = elts[0].index("exposure")
     bare = "\n".join(
