@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import replace
 
 from riskmill_cli.simulation import Assumptions, Outcome, Work, launch_limit, simulate
 
@@ -23,7 +24,7 @@ def waves_of(tasks: int, hours: float, processes: int) -> list[list[Work]]:
     return [[Work("fargate", BATCH_SECONDS * (1 + 0.25 * math.sin(number)), 2, 1) for number in range(batches)]]
 
 
-def figures(outcome: Outcome) -> dict[str, float]:
+def figures(outcome: Outcome) -> dict[str, object]:
     """Return what is worth knowing of one run."""
     return {
         "all_running_s": round(outcome.ready_at, 1),
@@ -31,7 +32,7 @@ def figures(outcome: Outcome) -> dict[str, float]:
         "tasks_launched": outcome.tasks_launched,
         "idle_cost_share": round(outcome.idle_seconds / outcome.task_seconds, 4),
         "dollars": round(outcome.cost, 2),
-        "throttles": outcome.throttles,
+        "throttled": outcome.throttled,
     }
 
 
@@ -43,10 +44,10 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0, help="work of every task")
     asked = parser.parse_args()
     begun = time.perf_counter()
-    given = Assumptions(max_tasks=asked.tasks, processes=1, vcpu=4.0, around=0.0)
+    given = Assumptions(max_tasks=asked.tasks, processes=1, before=0.0, after=0.0)
     waves = waves_of(asked.tasks, asked.hours, given.processes)
     ours = simulate(waves, "run-task", given)
-    patient = simulate(waves, "run-task", Assumptions(max_tasks=asked.tasks, processes=1, around=0.0, early_stop=0.0))
+    patient = simulate(waves, "run-task", replace(given, early_stop=0.0))
     service = simulate(waves, "service", given)
     limit = launch_limit(asked.tasks)
     result = {

@@ -19,6 +19,20 @@ def compact(value: float | None) -> str:
     return f"{scaled:,.{digits}f}{suffix}"
 
 
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure without a unit with so many significant digits, whole where it has more; an en dash for None."""
+    if value is None:
+        return UNDEFINED
+    if abs(value) < 1e-9:  # what rounding leaves of a nought
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def law_name(name: str) -> str:
+    """The name of a law or of its parameter, as people write it: negative_binomial is negative binomial."""
+    return name.replace("_", " ").replace("poisson", "Poisson").replace("pareto", "Pareto")
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Limits of a figure: 1.62–1.95bn, but 940m–1.07bn; nothing unless both are there."""
     if low is None or high is None:

@@ -16,7 +16,8 @@ from rich.table import Table
 from riskmill.checks import FaultList
 from riskmill.errors import ModelError, RiskmillError
 from riskmill.models.occurrences import F64, I64
-from riskmill_cli.figures import UNDEFINED
+from riskmill_cli.figures import UNDEFINED, law_name
+from riskmill_cli.figures import number as significant
 from riskmill_cli.session import BAD_INPUT, FAULTS_SHOWN, console, emit, told
 
 #: Resamples of the bootstrap when none are asked for.
@@ -199,19 +200,26 @@ def _fit_group(
     figures["severity"] = [_plain(asdict(law)) for law in fits]
     for law in fits:
         if law.refused:
-            notes.append(f"{_words(law.law)}: refused, {law.refused}{' (--maximum)' if law.parameters else ''}")
+            notes.append(f"{law_name(law.law)}: refused, {law.refused}{' (--maximum)' if law.parameters else ''}")
         elif law.infinite_share:
-            notes.append(f"{_words(law.law)}: {law.infinite_share:.1%} of the resamples have an infinite mean")
+            notes.append(f"{law_name(law.law)}: {law.infinite_share:.1%} of the resamples have an infinite mean")
         if law.failed_share:
             notes.append(
-                f"{_words(law.law)}: {law.failed_share:.1%} of the resamples have no such law; intervals leave them out"
+                f"{law_name(law.law)}: {law.failed_share:.1%} of the resamples have no such law; "
+                "intervals leave them out"
             )
     ranked = sorted((law.aic, law.law) for law in fits if law.aic is not None and not law.refused)
     figures["preferred"] = ranked[0][1] if ranked else None
     for law in fits:
+        if law.refused and law.aic is not None and ranked and law.aic < ranked[0][0]:
+            notes.append(
+                f"{law_name(law.law)}: is refused, yet its AIC is lower than the {law_name(ranked[0][1])}'s: "
+                "with a maximum (--maximum) it would be preferred"
+            )
+    for law in fits:
         worst = min((p for p in (law.ks_p, law.ad_p) if p is not None), default=1.0)
         if law.law == figures["preferred"] and worst < POOR_FIT:
-            notes.append(f"{_words(law.law)}: has the lowest AIC, but fits poorly (p {worst:.2g})")
+            notes.append(f"{law_name(law.law)}: has the lowest AIC, but fits poorly (p {worst:.2g})")
     return GroupFit(name, losses, figures)
 
 
@@ -237,10 +245,6 @@ def _write_page(settings: Mapping[str, Any], fits: list[GroupFit], out: Path) ->
 
 
 # ---- on the terminal
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("generalised pareto", "generalised Pareto").replace("pareto", "Pareto")
 
 
 def number(value: float | None) -> str:
@@ -269,9 +273,9 @@ def severity_rows(figures: Mapping[str, Any]) -> list[list[str]]:
         mean = (
             estimate(law["mean"], law["infinite_share"]) if law["mean"] else "refused" if law["refused"] else UNDEFINED
         )
-        tests = [f"{law[name]:.3g}" if law[name] is not None else UNDEFINED for name in ("ks", "ks_p", "ad", "ad_p")]
+        tests = [significant(law[name]) for name in ("ks", "ks_p", "ad", "ad_p")]
         likelihood = [f"{law[name]:.2f}" if law[name] is not None else UNDEFINED for name in ("log_likelihood", "aic")]
-        rows.append([_words(law["law"]) + star, parameters or UNDEFINED, mean, *likelihood, *tests])
+        rows.append([law_name(law["law"]) + star, parameters or UNDEFINED, mean, *likelihood, *tests])
     return rows
 
 
@@ -281,10 +285,10 @@ def frequency_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     rows = []
     for law in frequency["laws"] if frequency else ():
         star = " *" if law["law"] == frequency["law"] else ""
-        parameters = ", ".join(f"{_words(name)} {number(value)}" for name, value in law["parameters"].items())
-        tests = [f"{law[name]:.3g}" if law[name] is not None else UNDEFINED for name in ("ks", "ks_p", "ad", "ad_p")]
+        parameters = ", ".join(f"{law_name(name)} {estimate(value)}" for name, value in law["parameters"].items())
+        tests = [significant(law[name]) for name in ("ks", "ks_p", "ad", "ad_p")]
         likelihood = [f"{law[name]:.2f}" if law[name] is not None else UNDEFINED for name in ("log_likelihood", "aic")]
-        rows.append([_words(law["law"]) + star, parameters or f"refused: {law['refused']}", *likelihood, *tests])
+        rows.append([law_name(law["law"]) + star, parameters or f"refused: {law['refused']}", *likelihood, *tests])
     return rows
 
 

@@ -422,6 +422,10 @@ def simulate(
     tasks: Annotated[int, typer.Option(min=1, help="Fargate tasks at the most")] = 3_000,
     compute: Annotated[str, typer.Option(help="auto, lambda or fargate")] = "fargate",
     scaling: Annotated[str, typer.Option(help="run-task (the scaler) or service (target tracking)")] = "run-task",
+    cold_s3: Annotated[bool, typer.Option(help="S3 has no partitions for the prefixes yet")] = False,
+    measured: Annotated[bool, typer.Option(help="take the rates that the deployed stack has measured")] = False,
+    cloud: Cloud = "auto",
+    stack: Stack = STACK,
     out: Annotated[Path | None, typer.Option(help="HTML file for charts")] = None,
     as_json: Json = False,
 ) -> None:
@@ -438,8 +442,9 @@ def simulate(
             portfolio,
             wish=Wish.of({"compute": compute}),
             size=simulator.Size(input_bytes=input_tb * 1e12, work_hours=work_hours),
-            given=Assumptions(max_tasks=tasks),
+            given=Assumptions(max_tasks=tasks, s3_prefixes=1 if cold_s3 else 256),
             scaling="service" if scaling == "service" else "run-task",
+            rates=connect(cloud, stack).control.rates() if measured else None,
         )
         outcome = answer.pop("outcome")
         charts = simulator.write_charts(outcome, out) if out else None
@@ -451,6 +456,10 @@ def simulate(
             f"[bold]{answer['seconds'] / 60:,.1f} minutes[/] with up to {answer['most_tasks']:,} tasks, "
             f"[bold]${answer['cost']:,.2f}[/]; bottleneck: {answer['bottleneck']} (simulated)"
         )
+        for what, requests in sorted(answer["throttled"].items()):
+            console.print(f"  {requests:,} requests waited for {what}")
+        if charts:
+            console.print(f"charts: {charts.as_uri()}", soft_wrap=True)
 
 
 @app.command()

@@ -45,14 +45,18 @@ from riskmill.model_faults import faults_of
 from riskmill.models.catalogue import FREQUENCIES, count_table
 from riskmill.outputs import Array, encode
 from riskmill.portfolio import (
+    ABOVE_THRESHOLD,
     OWN_RATE,
     Portfolio,
     allowed_currencies,
     contract_days_problems,
+    maximum_problem,
     no_index,
+    span_problem,
 )
 from riskmill.portfolio_tables import (
     OUTWARDS,
+    RECORD_FIELDS,
     STOP_LOSS_COLUMNS,
     STOP_LOSS_TERMS,
     TABLES,
@@ -162,13 +166,15 @@ class _Reader:
         self.has_outwards = "outwards" in sheets
         self.has_rates = "rates" in sheets
         self.has_industry = "industry_losses" in sheets
+        self.has_record = "loss_record" in sheets
         self.tables = {name: read_cells(sheet, faults) for name, sheet in sheets.items()}
         self.terms: dict[str, list[Terms | None]] = {}
 
     def prepare(self) -> PreparedPortfolio | None:
         """Run every check; return the portfolio, or None when there are faults."""
         for name, cells in self.tables.items():
-            self._unique(name, cells)
+            if TABLES[name].key:
+                self._unique(name, cells)
         self._references()
         self._perils()
         self._elts()
@@ -179,6 +185,7 @@ class _Reader:
         self._layers_together()
         self._contract_days()
         self._groups()
+        self._record()
         return None if self.faults or self.head is None else self._build(self.head)
 
     def _add(
@@ -251,6 +258,7 @@ class _Reader:
             ("events", "peril", "perils", "a peril"),
             ("deals", "elt_id", "elts", "an elt_id"),
             ("layers", "deal_id", "deals", "a deal_id"),
+            ("loss_record", "peril", "perils", "a peril"),
         ):
             texts, known = self._texts(table, column), self._ids(target, key.split()[-1])
             if texts is not None and known is not None:
@@ -611,6 +619,59 @@ class _Reader:
                 problem = f"group {shown(ids[row])} is called {shown(known[ids[row]])} elsewhere and {shown(name)} here"
                 self._add(groups, "group_name", [row], problem, None, "one name for each group")
 
+    def _record(self) -> None:
+        """Check the record of losses against its years and against its perils' thresholds and maxima."""
+        for field in RECORD_FIELDS if self.head is not None and not self.has_record else ():
+            if field in self.head.model_fields_set:  # type: ignore[union-attr]
+                self.faults.add(HEAD, field, "is given, and there is no loss_record", "a table loss_record")
+        perils, record = self.tables.get("perils"), self.tables.get("loss_record")
+        limits: dict[str, float] = {}
+        if perils is not None and {"record_threshold", "record_maximum"} <= perils.numbers.keys():
+            thresholds, maxima = (perils.numbers[f"record_{name}"] for name in ("threshold", "maximum"))
+            names = perils.texts["peril"].rows() if "peril" in perils.texts else []
+            low, high = np.nan_to_num(thresholds.values), maxima.values
+            self._add(
+                perils,
+                "record_maximum",
+                maxima.ok & (thresholds.ok | ~thresholds.given) & (high <= low),
+                "is not above the threshold",
+                lambda row: maximum_problem(high[row], low[row]),
+                ABOVE_THRESHOLD,
+            )
+            limits = {name: float(top) for name, top, ok in zip(names, high, maxima.ok, strict=False) if ok}
+        if record is None:
+            return
+        dates, losses = record.texts.get("date"), record.numbers.get("loss")
+        of_row = record.texts["peril"].rows() if "peril" in record.texts else []
+        if losses is not None and limits:
+            at = np.array([limits.get(name, math.inf) for name in of_row])
+            self._add(
+                record,
+                "loss",
+                losses.ok & (losses.values > at),
+                "is above the record_maximum of its peril",
+                lambda row: f"{losses.values[row]:.15g} is above the record_maximum of {shown(of_row[row])}",
+                "at most record_maximum",
+            )
+        if dates is None or self.head is None:
+            return
+        first, last = self.head.record_first_year, self.head.record_last_year
+        if first is not None and last is not None and last < first:
+            self.faults.add(HEAD, "record_last_year", span_problem(first, last), "record_first_year or later")
+            return
+        for field, wrong, side in (
+            ("record_first_year", dates.where(lambda day: first is not None and day.year < first), "before"),
+            ("record_last_year", dates.where(lambda day: last is not None and day.year > last), "after"),
+        ):
+            self._add(
+                record,
+                "date",
+                wrong,
+                f"is {side} the {field}",
+                lambda row, side=side, field=field: f"{dates.at(row)} is {side} the {field}",  # type: ignore[misc]
+                "a day in the years that the record covers",
+            )
+
     def _pricing_models(self, deals: Cells) -> None:
         """Check the models that deals name and their parameters, but for what they say of layers."""
         models, params = deals.texts.get("pricing_model"), deals.texts.get("pricing_params")
@@ -633,13 +694,14 @@ class _Reader:
         objects = {content_key(catalogue): catalogue}
         elts = self._encode_elts(objects)
         document = {
-            **head.model_dump(),
+            **head.model_dump(exclude={"record_first_year", "record_last_year"}),
             "catalogue": content_key(catalogue),
             "deals": self._deal_models(elts),
             "groups": self._group_models(),
             "outwards": self._outwards_models(),
             "rates": self._rate_models(),
             "indices": self._encode_indices(objects),
+            "records": self._encode_record(head, objects),
             "sampling_faults": self._sampling_faults(),
         }
         try:
@@ -772,6 +834,38 @@ class _Reader:
             data = encode({"event": events[rows].astype(np.int32), "mean": losses[rows]})
             found.append({"index": name, "losses": content_key(data)})
             objects[content_key(data)] = data
+        return found
+
+    def _encode_record(self, head: PortfolioFile, objects: dict[str, bytes]) -> list[dict[str, Any]]:
+        """Encode the recorded losses of each peril into `objects`; return what the portfolio says of them."""
+        if not self.has_record or self.tables["loss_record"].sheet.rows == 0:
+            return []
+        cells, perils = self.tables["loss_record"], self.tables["perils"]
+        names, losses = cells.texts["peril"], cells.numbers["loss"].values
+        dates = cells.texts["date"].rows()
+        days = np.array([day.toordinal() for day in dates], np.int32)
+        first = min(dates).year if head.record_first_year is None else head.record_first_year
+        last = max(dates).year if head.record_last_year is None else head.record_last_year
+        order = np.lexsort((losses, days, names.codes))
+        row_of = {peril: row for row, peril in enumerate(perils.texts["peril"].rows())}
+        thresholds = np.nan_to_num(perils.numbers["record_threshold"].values)
+        maxima = perils.numbers["record_maximum"]
+        found = []
+        for code, peril in enumerate(names.values):
+            rows, row = order[names.codes[order] == code], row_of[peril]
+            data = encode({"day": days[rows], "loss": losses[rows]})
+            objects[content_key(data)] = data
+            found.append(
+                {
+                    "peril": peril,
+                    "losses": content_key(data),
+                    "count": rows.size,
+                    "threshold": float(thresholds[row]),
+                    "maximum": float(maxima.values[row]) if maxima.given[row] else None,
+                    "first_year": first,
+                    "last_year": last,
+                }
+            )
         return found
 
 

@@ -25,6 +25,7 @@ from plotly.offline import get_plotlyjs
 
 from riskmill.results import PERSPECTIVES, EpPoint, GroupResult, PerilResult, Summary
 from riskmill_cli.figures import UNDEFINED, compact, duration, interval, percent
+from riskmill_cli.report_fits import fits_sections
 
 _DEAL_COLUMNS = (
     "deal_id",
@@ -111,6 +112,7 @@ def render_report(summary: Summary) -> str:
         groups=_groups(summary),
         tails=_tails(summary),
         failures=_failures(summary),
+        fits=fits_sections(summary),
         run=_definitions(_run_facts(summary)),
         notes="".join(f"<li>{note}</li>" for note in _notes(summary)),
         run_id=escape(run.run_id),

@@ -1,7 +1,7 @@
 """`riskmill simulate`: a portfolio's real plan, timed by the simulation; how long, how many tasks, what it costs."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,17 @@ def waves_of(
         seconds[pricing] *= max(1.0, (size.work_hours * 3600 - rest) / seconds[pricing].sum())
     seconds = seconds + pricing * (size.input_bytes / max(1, int(np.count_nonzero(pricing))) / size.bytes_per_second)
     waves = plan_waves(graph, run, seconds, PlanSettings(parallelism=parallelism))
-    sizes = Sizes(standard_mb=given.gigabytes * 1024 / given.processes)
+    sizes = Sizes(
+        lambda_mb=given.lambda_gb * 1024,
+        standard_mb=given.gigabytes * 1024 / given.processes,
+        large_mb=given.large_gigabytes * 1024,
+    )
     place(waves, graph, estimate_mb(graph), wish, sizes)
     reads = np.diff(graph.offsets).tolist()
-    return [[Work(b.target, b.seconds, sum(reads[job] for job in b.jobs), len(b.jobs)) for b in wave] for wave in waves]
+    return [
+        [Work(b.target, b.seconds, sum(reads[j] for j in b.jobs), len(b.jobs), b.size or "standard") for b in wave]
+        for wave in waves
+    ]
 
 
 def predict(
@@ -105,33 +112,45 @@ def predict(
         "dollars": {name: round(amount, 2) for name, amount in outcome.dollars.items()},
         "cost": round(outcome.cost, 2),
         "idle_cost_share": round(outcome.idle_seconds / outcome.task_seconds, 4) if outcome.task_seconds else 0.0,
-        "throttles": outcome.throttles,
+        "throttled": outcome.throttled,
         "bottleneck": outcome.bottleneck,
         "assumptions": asdict(given) | asdict(size),
         "outcome": outcome,
     }
 
 
-def local_machine(workers: int) -> Assumptions:
-    """Return what the embedded cloud of this machine is, for holding the simulation against a real run of it."""
-    return replace(
-        Assumptions(), task_start=4.0, ecs_lag=0.5, iteration=0.5, lambda_start=1.0, around=5.0, processes=1,
-        max_tasks=workers, lambda_concurrency=workers, vcpu=1.0, early_stop=3.0,
-    )  # fmt: skip
-
-
 def write_charts(outcome: Outcome, out: Path) -> Path:
-    """Write tasks and waiting batches over time as one HTML page; return its absolute path."""
-    import plotly.graph_objects as go
+    """Write one HTML page: what ran and waited over time, what batches waited for, what it cost.
 
-    figure = go.Figure()
-    for name, points in (("tasks running", outcome.tasks), ("batches waiting", outcome.waiting)):
-        x, y = zip(*points, strict=True) if points else ((), ())
-        figure.add_trace(go.Scatter(x=x, y=y, name=name, mode="lines", line_shape="hv"))
-    figure.update_layout(
-        title=f"A run of {outcome.seconds:,.0f} s, by simulation; ${outcome.cost:,.2f}",
-        xaxis_title="seconds since the run began", yaxis_title="count", template="plotly_white",
+    Returns its absolute path.
+    """
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=2, cols=2, specs=[[{"colspan": 2}, None], [{}, {}]],
+        subplot_titles=("Over time", "Hours of all batches together", "Dollars"),
     )  # fmt: skip
+    for name, points in (
+        ("tasks running", outcome.tasks),
+        ("batches waiting", outcome.waiting),
+        ("batches on Lambda", outcome.lambdas),
+    ):
+        if points:
+            x, y = zip(*points, strict=True)
+            figure.add_trace(go.Scatter(x=x, y=y, name=name, mode="lines", line_shape="hv"), row=1, col=1)
+    hours = {name: seconds / 3600 for name, seconds in sorted(outcome.pressure.items()) if seconds >= 1}
+    for column, (what, unit) in enumerate(((hours, "hours"), (outcome.dollars, "dollars")), start=1):
+        names, values = list(what), list(what.values())
+        figure.add_trace(go.Bar(x=values, y=names, orientation="h", showlegend=False, name=unit), row=2, col=column)
+        figure.update_xaxes(title_text=unit, row=2, col=column)
+    figure.update_layout(
+        title=f"Simulated: {outcome.seconds:,.0f} s for ${outcome.cost:,.2f}; bottleneck: {outcome.bottleneck}",
+        template="plotly_white", height=760,
+    )  # fmt: skip
+    figure.update_xaxes(title_text="seconds since the run began", row=1, col=1)
+    figure.update_yaxes(title_text="count", row=1, col=1)
+    figure.update_yaxes(automargin=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.write_html(out, include_plotlyjs=True)
     return out.resolve()

@@ -5,13 +5,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from riskmill.results import EpPoint, Summary, summary_ids
-from riskmill_cli.figures import UNDEFINED, compact, duration, percent
+from riskmill.results import EpPoint, FittedFigure, Summary, summary_ids
+from riskmill_cli.figures import UNDEFINED, compact, duration, law_name, number, percent
 
 TOP_DEALS = 10
 
 #: Columns of a terminal from which figures of two return periods fit.
 WIDE_TERMINAL = 110
+
+#: Return periods of the fitted tail that are shown.
+_TAIL_PERIODS = (250, 1_000, 10_000)
 
 #: Columns that a figure needs; where a terminal is narrow, names give way, never figures.
 FIGURE_WIDTH = 6
@@ -39,6 +42,10 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(_perils(summary))
     if summary.deals:
         console.print(_deals(summary, console.width))
+    if summary.tail_fits:
+        console.print(_tails(summary))
+    if summary.record_fits:
+        console.print(_records(summary))
     where = ", ".join(f"{count:,} on {name}" for name, count in sorted(run.compute.items()))
     console.print(
         f"{run.jobs:,} jobs: {run.cached:,} cached, {run.computed:,} computed, {run.failed:,} failed; "
@@ -99,6 +106,60 @@ def _perils(summary: Summary) -> Table:
         cells = [compact(value) for value in (*figures, peril.co_tvar, peril.co_tvar_se)]
         table.add_row(Text(peril.peril), *cells, percent(part))
     return table
+
+
+def _tails(summary: Summary) -> Table:
+    """Return the fitted tails at the share of years nearest to that of the summary's TVaR; reports have all."""
+    share = min((fit.share for fit in summary.tail_fits), key=lambda share: abs(share - (1 - summary.tail)))
+    title = f"Fitted tail: the worst {share * 100:g}% of years, 95% limits (all thresholds: report, tail_fits)"
+    table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    for heading in ("", "", "Shape", "AD p", *(f"1/{period:,}" for period in _TAIL_PERIODS)):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    for fit in summary.tail_fits:
+        if fit.share != share:
+            continue
+        at = dict(zip(fit.return_period, zip(fit.loss, fit.low, fit.high, strict=True), strict=True))
+        losses = []
+        for period in _TAIL_PERIODS:
+            loss, low, high = at.get(period, (None, None, None))
+            losses.append(compact(loss) + ("" if low is None else f" ({compact(low)}-{compact(high)})"))
+        shape = "below -0.5" if fit.shape is None and fit.excesses else number(fit.shape, 2)
+        table.add_row(
+            Text(fit.perspective, style=_STYLES[fit.perspective]), fit.kind.upper(), shape, number(fit.ad_p, 2), *losses
+        )
+    return table
+
+
+def _records(summary: Summary) -> Table:
+    """Return the preferred laws of each peril's record; reports have all."""
+    table = Table(
+        title="Recorded losses, 95% limits (all laws: report, fits)", title_justify="left", header_style="bold"
+    )
+    table.box = SIMPLE_HEAD
+    for heading in ("Peril", "Losses", "A year", "Number", "Size", "Mean above threshold"):
+        table.add_column(heading, justify="right" if heading in ("Losses", "A year") else "left")
+    for record in summary.record_fits:
+        laws = {law.kind: law for law in record.laws if law.preferred}
+        severity = laws.get("severity")
+        refused = [law for law in record.laws if law.kind == "severity" and law.refused]
+        size = UNDEFINED if severity is None else law_name(severity.law)
+        mean = severity.mean if severity else None
+        note = f"; refused: {', '.join(law_name(law.law) for law in refused)}" if refused else ""
+        table.add_row(
+            Text(record.peril),
+            f"{record.losses:,}",
+            _with_limits(record.rate),
+            law_name(laws["frequency"].law) if "frequency" in laws else UNDEFINED,
+            Text(size + note),
+            _with_limits(mean) if mean else UNDEFINED,
+        )
+    return table
+
+
+def _with_limits(figure: FittedFigure) -> str:
+    if figure.low is None and figure.high is None and not figure.infinite:
+        return number(figure.value)
+    return f"{number(figure.value)} ({number(figure.low)} to {'∞' if figure.infinite else number(figure.high)})"
 
 
 def _periods(wide: bool) -> tuple[int, ...]:

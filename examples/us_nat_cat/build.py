@@ -9,7 +9,9 @@
 import argparse
 import json
 import time
+from csv import DictReader
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from nat_cat_book import TOP, Book, Row, make_book
 from nat_cat_market import Market, make_cedants, make_market
-from nat_cat_record import FIRST_YEAR, HERE, LAST_YEAR, PERILS, fit_record
+from nat_cat_record import FIRST_YEAR, HERE, LAST_YEAR, MAXIMUM, PERILS, RECORD, THRESHOLD, fit_record
 from pyarrow import csv, parquet
 
 
@@ -32,13 +34,15 @@ class Size:
     #: typical line on a layer, USD
     line: float
     format: str
-    #: replicates of the bootstrap of the top group's tail: minutes of fits, which the planner sends to Fargate
-    replicates: int = 0
+    #: replicates of the bootstrap of the fits to the record of losses
+    fit_replicates: int
+    #: and of the top group's tail: minutes of fits, which the planner sends to Fargate
+    tail_replicates: int = 0
 
 
 SIZES = {
     "small": Size(
-        5_000, {"national": 8, "super_regional": 16, "regional": 86, "crop": 10}, 300, 20_000, 8_000_000.0, "csv"
+        5_000, {"national": 8, "super_regional": 16, "regional": 86, "crop": 10}, 300, 20_000, 8_000_000.0, "csv", 1_000
     ),
     "full": Size(
         50_000,
@@ -47,7 +51,8 @@ SIZES = {
         100_000,
         3_500_000.0,
         "parquet",
-        4_000,
+        10_000,
+        12_000,
     ),
 }
 SEED = 20240701
@@ -90,7 +95,12 @@ def build(size: str, out: Path, table_format: str | None = None) -> Book:
     what = SIZES[size]
     market = market_of(size)
     book = make_book(market, make_cedants(market, what.cedants), what.deals, what.line)
-    tables = {"perils": _perils(market), "events": _events(market), "elts": _elts(book)}
+    tables = {
+        "perils": _perils(market),
+        "events": _events(market),
+        "elts": _elts(book),
+        "loss_record": _loss_record(),
+    }
     for name, rows in (
         ("deals", book.deals),
         ("layers", book.layers),
@@ -120,7 +130,10 @@ def _head(size: str, what: Size) -> dict[str, Any]:
         "trials": what.trials,
         "seed": SEED,
         "group": TOP,
-    } | ({"tail_fit_replicates": what.replicates} if what.replicates else {})
+        "fit_replicates": what.fit_replicates,
+        "record_first_year": FIRST_YEAR,
+        "record_last_year": LAST_YEAR,
+    } | ({"tail_fit_replicates": what.tail_replicates} if what.tail_replicates else {})
 
 
 def _perils(market: Market) -> pa.Table:
@@ -135,6 +148,24 @@ def _perils(market: Market) -> pa.Table:
             ),
             # Events of the record that began in each month.
             "season": [";".join(str(month) for month in fit.record.months) for fit in fits.values()],
+            # USD million, as the record.
+            "record_threshold": [THRESHOLD] * len(fits),
+            "record_maximum": [MAXIMUM[peril] for peril in fits],
+        }
+    )
+
+
+def _loss_record() -> pa.Table:
+    """Return the record as a portfolio has it: economic losses in USD million."""
+    perils = {name: peril for peril, name in PERILS.items()}
+    with RECORD.open(newline="", encoding="utf-8") as file:
+        rows = list(DictReader(file))
+    return pa.table(
+        {
+            "peril": [perils[row["peril"]] for row in rows],
+            "date": [date.fromisoformat(row["begin"]) for row in rows],
+            "loss": [float(row["cost_usd_m_cpi_adjusted"]) for row in rows],
+            "name": [row["name"] for row in rows],
         }
     )
 

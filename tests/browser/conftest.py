@@ -51,15 +51,20 @@ def open_report(browser: webdriver.Chrome, tmp_path: Path) -> OpenReport:
     def open_(summary: Summary) -> webdriver.Chrome:
         path = tmp_path / "report.html"
         path.write_text(render_report(summary), encoding="utf-8")
-        for log in ("browser", "performance"):
-            browser.get_log(log)
-        browser.get(path.as_uri())
-        WebDriverWait(browser, 30).until(
-            lambda page: page.execute_script("return document.documentElement.dataset.ready") == "true"
-        )
-        return browser
+        return open_page(browser, path)
 
     return open_
+
+
+def open_page(browser: webdriver.Chrome, path: Path) -> webdriver.Chrome:
+    """Open a page as a file, and wait until it has drawn everything."""
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(path.as_uri())
+    WebDriverWait(browser, 30).until(
+        lambda page: page.execute_script("return document.documentElement.dataset.ready") == "true"
+    )
+    return browser
 
 
 def requested_urls(browser: webdriver.Chrome) -> list[str]:

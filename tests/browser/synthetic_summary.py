@@ -11,12 +11,16 @@ from riskmill.results import (
     DealResult,
     EpPoint,
     Failure,
+    FittedFigure,
+    FittedLaw,
     GroupResult,
     LayerResult,
     PerilResult,
     PortfolioFacts,
+    RecordFit,
     Run,
     Summary,
+    TailFit,
 )
 
 RETURN_PERIODS = (2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000)
@@ -278,3 +282,87 @@ def _point(rp: int, oep: np.ndarray, aep: np.ndarray, trials: int) -> EpPoint:
             f"{name}_tvar_se": _mean_error(curve[:rank]) if rank > 1 else nan,
         }
     return EpPoint(return_period=rp, **figures)
+
+
+def with_fits(summary: Summary) -> Summary:
+    """The summary with fitted tails at three thresholds, one of them without a law, and one record with markup."""
+    tails = []
+    for perspective in ("gross", "net"):
+        for kind in ("oep", "aep"):
+            for at, share in enumerate((0.1, 0.02, 0.01)):
+                none = (perspective, kind, share) == ("gross", "oep", 0.02)
+                shape = None if none else 0.1 + 0.05 * at
+                loss = [None if none else 1e9 * (1 + at / 10) * period for period in (1, 2, 4)]
+                tails.append(
+                    TailFit(
+                        perspective=perspective,
+                        kind=kind,
+                        share=share,
+                        threshold=5e8,
+                        excesses=2000 * share * 10,
+                        **dict.fromkeys(("shape", "scale"), shape),
+                        **dict.fromkeys(("shape_low", "scale_low"), None if shape is None else shape - 0.05),
+                        **dict.fromkeys(("shape_high", "scale_high"), None if shape is None else shape + 0.06),
+                        **dict.fromkeys(("ks", "ks_p", "ad", "ad_p", "failed_share"), None if none else 0.04),
+                        return_period=(250, 1000, 10_000),
+                        loss=tuple(loss),
+                        low=tuple(None if x is None else x * 0.9 for x in loss),
+                        high=tuple(None if x is None else x * 1.2 for x in loss),
+                    )
+                )
+    return summary.model_copy(update={"tail_fits": tuple(tails), "record_fits": (_record_fit(),)})
+
+
+def _record_fit() -> RecordFit:
+    def law(kind, name, refused="", mean=None, **parameters):  # type: ignore[no-untyped-def]
+        figures = tuple(FittedFigure(name=of, value=x, low=x * 0.8, high=x * 1.3) for of, x in parameters.items())
+        return FittedLaw(
+            kind=kind,
+            law=name,
+            preferred=name in ("lognormal", "poisson"),
+            refused=refused,
+            parameters=figures,
+            mean=mean,
+            **dict.fromkeys(("log_likelihood", "aic"), 120.5),
+            **dict.fromkeys(("ks", "ks_p", "ad", "ad_p"), 0.02),
+        )
+
+    infinite = "the mean is infinite; state a maximum"
+    rate = FittedFigure(name="rate", value=1.4, low=1.0, high=1.9)
+    return RecordFit(
+        peril='<script>window.hacked=1</script><img src=x onerror="window.hacked=1">',
+        first_year=1980,
+        last_year=2023,
+        threshold=1000.0,
+        maximum=None,
+        losses=62,
+        total=1.3e6,
+        largest=195_000.0,
+        rate=rate,
+        variance_to_mean=rate,
+        **dict.fromkeys(
+            (
+                "dispersion_p",
+                "count_growth",
+                "count_growth_p",
+                "dispersion_about_trend",
+                "dispersion_about_trend_p",
+                "size_growth",
+                "size_growth_p",
+                "season_p",
+            ),
+            0.03,
+        ),
+        season=(1 / 12,) * 12,
+        laws=(
+            law("severity", "generalised_pareto", infinite, shape=1.11, scale=5023.0),
+            law(
+                "severity",
+                "lognormal",
+                mean=FittedFigure(name="mean", value=22_000.0, low=14_000.0, infinite=True),
+                mu=8.9,
+                sigma=1.4,
+            ),
+            law("frequency", "poisson"),
+        ),
+    )

@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from browser.conftest import console_errors, requested_urls
-from browser.synthetic_summary import make_summary
+from browser.synthetic_summary import make_summary, with_fits
 from riskmill.results import Summary
 from riskmill_cli.figures import compact, interval
 
@@ -287,3 +287,27 @@ def test_a_summary_without_results_still_makes_a_page(open_report: OpenReport, s
     page = open_report(failed)
     assert "1 failed job" in page.find_element(By.CSS_SELECTOR, ".failures").text
     assert console_errors(page) == []
+
+
+def test_fits_stand_in_the_report_with_limits_and_what_is_refused(open_report: OpenReport, summary: Summary) -> None:
+    page = open_report(with_fits(summary))
+    assert console_errors(page) == []
+    tail = page.find_element(By.ID, "fitted-tail")
+    assert len(tail.find_elements(By.CSS_SELECTOR, "svg.fit-chart")) == 4
+    # A dot a perspective and threshold, none where there is no law.
+    assert len(tail.find_elements(By.CSS_SELECTOR, "svg.fit-chart:first-of-type circle")) == 4 * 2 * 3 - 2
+    assert "below -0.5" in tail.text
+    for chart in tail.find_elements(By.CSS_SELECTOR, "svg.fit-chart"):
+        box = chart.rect
+        for mark in chart.find_elements(By.CSS_SELECTOR, "circle"):
+            assert box["x"] <= mark.rect["x"] <= box["x"] + box["width"]
+            assert box["y"] <= mark.rect["y"] <= box["y"] + box["height"]
+    records = page.find_element(By.ID, "fits").text
+    assert "generalised Pareto: refused, the mean is infinite; state a maximum." in records
+    assert "lognormal *" in records
+    assert MARKUP in records
+
+
+def test_a_report_without_fits_has_no_such_sections(open_report: OpenReport, summary: Summary) -> None:
+    page = open_report(summary)
+    assert page.find_elements(By.CSS_SELECTOR, "#fitted-tail, #fits") == []

@@ -6,6 +6,7 @@ as JSON: the test runs it once more with numpy's SIMD dispatch switched off.
 
 import json
 import sys
+from datetime import date
 from hashlib import sha256
 from typing import Any
 
@@ -18,7 +19,7 @@ EVENTS, DEALS, BLOCK, BLOCKS = 600, 12, 10_000, 2
 
 
 #: Versions of the models that are not at their first.
-VERSIONS = {"measure": 3, "allocate": 3, "tabulate_deals": 3, "compare_groups": 2}
+VERSIONS = {"measure": 3, "allocate": 3, "tabulate_deals": 3, "compare_groups": 2, "fit_tail": 2}
 
 
 def catalogue() -> Arrays:
@@ -66,6 +67,14 @@ def industry() -> Arrays:
     """Return what half of the events cost the industry."""
     event = np.arange(0, EVENTS, 2) * 3 + 1
     return Arrays({"event": event.astype(np.int32), "mean": (event % 512) * 1e6})
+
+
+def loss_record() -> Arrays:
+    """Return a record of 80 losses over 40 years, clustered and heavy."""
+    number = np.arange(80)
+    years = 1990 + number * number * 7 % 41 % 40
+    day = np.array([date(year, 1, 1).toordinal() for year in years.tolist()]) + number * 37 % 360
+    return Arrays({"day": day.astype(np.int32), "loss": 50 + np.floor(60_000 / (1 + number * 29 % 80))})
 
 
 def program() -> list[dict[str, Any]]:
@@ -174,6 +183,10 @@ def outputs() -> dict[str, dict[str, Any]]:
         inputs = [*yets, *(leaves[b][half] for b in blocks), top, *left, top]
         run("allocate", f"loaded {half}", net_params, inputs)
     run("tabulate_deals", "deals", {}, parts)
+    run("fit_tail", "tail", {"blocks": BLOCKS, "replicates": 5, "seed": 11, "shares": [0.1, 0.02]}, [*yets, *gross])
+    span = {"first_year": 1990, "last_year": 2029, "threshold": 40.0, "replicates": 20, "seed": 11}
+    run("fit_models", "record", span, [loss_record()])
+    run("fit_models", "record stated", span | {"maximum": 1e6}, [loss_record()])
     run("compare_groups", "compared", {}, [top, kept["measure net"], kept["measure ceded"]])
     return made
 

@@ -176,3 +176,46 @@ def test_the_documented_tables_are_those_that_the_code_prints(example):
         compare.comparison_table(rows),
     ):
         assert table in documented
+
+
+def test_the_record_is_part_of_the_portfolio_and_covers_its_years(example, small):
+    from riskmill_cli.portfolio_folder import read_folder
+
+    records = {record.peril: record for record in read_folder(small[0]).portfolio.records}
+    assert {peril: record.count for peril, record in records.items()} == {
+        peril: record.losses.size for peril, record in example["record"].read_record().items()
+    }
+    assert {(record.first_year, record.last_year, record.threshold) for record in records.values()} == {
+        (1980, 2023, 1000.0)
+    }
+    assert {peril: record.maximum for peril, record in records.items()} == example["record"].MAXIMUM
+
+
+def test_the_full_size_has_jobs_that_the_strategy_sends_to_fargate_of_its_own_accord(example, small):
+    """The bootstrapped tails are too long for Lambda's clock with margin; the fits to the record are not."""
+    from riskmill.planner import PlanSettings, estimate_seconds, plan_waves
+    from riskmill.rollup_graph import rollup_graph
+    from riskmill.strategy import Sizes, Wish, estimate_mb, place
+    from riskmill_cli.portfolio_folder import read_folder
+
+    full = example["build"].SIZES["full"]
+    portfolio = read_folder(small[0]).portfolio.model_copy(
+        update={
+            "trials": full.trials,
+            "tail_fit_replicates": full.tail_replicates,
+            "fit_replicates": full.fit_replicates,
+        }
+    )
+    graph = rollup_graph(portfolio)
+    seconds = estimate_seconds(graph, {})
+    waves = plan_waves(graph, np.ones(len(graph), np.bool_), seconds, PlanSettings())
+    place(waves, graph, estimate_mb(graph), Wish(), Sizes())
+    on_fargate = [(graph.label(job), batch.why) for wave in waves for batch in wave for job in batch.jobs if batch.size]
+    why = "longer than Lambda's 900 s with a margin of 5"
+    assert sorted(on_fargate) == [
+        ("fit_tail group ALL gross block 0", why),
+        ("fit_tail group ALL net block 0", why),
+    ]
+    fits = {graph.label(job): seconds[job] for job in range(len(graph)) if graph.label(job).startswith("fit_")}
+    assert all(180 < length < 300 for label, length in fits.items() if label.startswith("fit_tail"))
+    assert sum(label.startswith("fit_models") for label in fits) == 7

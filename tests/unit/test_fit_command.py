@@ -84,6 +84,16 @@ def test_the_page_is_one_file_with_the_three_plots_and_is_the_same_each_time(out
         assert f'id="{kind}-4"' in page
 
 
+def test_a_refused_law_that_fits_better_than_the_preferred_one_is_said(tmp_path, out):
+    survival = (np.arange(200) + 0.5) / 200
+    heavy = 1e6 + 1e5 / 1.4 * (survival**-1.4 - 1)
+    path = written(tmp_path, "loss\n" + "".join(f"{loss:.3f}\n" for loss in heavy))
+    [group] = json.loads(run(path, "--threshold", 1e6, "--bootstrap", 0, "--out", out, "--json").stdout)["groups"]
+    assert group["preferred"] == "pareto"
+    better = "generalised Pareto: is refused, yet its AIC is lower than the Pareto's: with a maximum (--maximum)"
+    assert any(note.startswith(better) for note in group["notes"])
+
+
 def test_a_group_cannot_put_markup_on_the_page(tmp_path, out):
     rows = "".join(f"{2 + at / 7},<script>alert(1)</script>\n" for at in range(12))
     assert run(written(tmp_path, "loss,kind\n" + rows), "--by", "kind", "--bootstrap", 0, "--out", out).exit_code == 0

@@ -18,9 +18,9 @@ def laws(report):
 def test_a_negative_binomial_law_has_the_mean_of_the_counts_and_the_largest_likelihood():
     report = fit_counts(CLUSTERED)
     fit = laws(report)["negative_binomial"]
-    mean, size = fit.parameters["mean"], fit.parameters["size"]
+    mean, size = fit.parameters["mean"].value, fit.parameters["size"].value
     assert mean == CLUSTERED.mean()
-    assert fit.parameters["variance_to_mean"] == pytest.approx(1 + mean / size)
+    assert fit.parameters["variance_to_mean"].value == pytest.approx(1 + mean / size)
 
     def likelihood(r):
         return stats.nbinom.logpmf(CLUSTERED, r, r / (r + mean)).sum()
@@ -36,7 +36,7 @@ def test_a_binomial_law_has_the_number_of_trials_with_the_largest_likelihood():
     report = fit_counts(REGULAR)
     fit = laws(report)["binomial"]
     likelihoods = [stats.binom.logpmf(REGULAR, n, REGULAR.mean() / n).sum() for n in range(4, 60)]
-    assert fit.parameters["trials"] == 4 + int(np.argmax(likelihoods))
+    assert fit.parameters["trials"].value == 4 + int(np.argmax(likelihoods))
     assert fit.log_likelihood == pytest.approx(max(likelihoods))
     assert (report.clustering, report.law) == ("regular", "binomial")
     assert "not above their mean" in laws(report)["negative_binomial"].refused
@@ -59,6 +59,19 @@ def test_the_bootstrap_of_counts_repeats():
     assert fit_counts(CLUSTERED, bootstrap=30, seed=3) == fit_counts(CLUSTERED, bootstrap=30, seed=3)
     assert fit_counts(CLUSTERED, bootstrap=30, seed=3) != fit_counts(CLUSTERED, bootstrap=30, seed=4)
     assert laws(fit_counts(CLUSTERED, bootstrap=99))["poisson"].ks_p == pytest.approx(0.01)
+
+
+def test_parameters_of_counts_have_intervals_and_a_resample_without_the_dispersion_is_poisson():
+    fit = laws(fit_counts(CLUSTERED, bootstrap=200))["negative_binomial"]
+    for estimate in fit.parameters.values():
+        assert estimate.low < estimate.value < estimate.high
+    # Counts that are hardly overdispersed: many of their resamples are not, and their size is infinite.
+    hardly = np.array([0, 1, 2, 3, 4, 1, 2, 0, 3, 5, 2, 1])
+    fit = laws(fit_counts(hardly, bootstrap=200))["negative_binomial"]
+    assert fit.parameters["size"].high == np.inf
+    assert fit.parameters["variance_to_mean"].low == 1
+    binomial = laws(fit_counts(REGULAR, bootstrap=200))["binomial"]
+    assert 0 < binomial.parameters["probability"].low < binomial.parameters["probability"].value < 1
 
 
 def test_growing_counts_have_a_trend_and_are_not_clustered_about_it():

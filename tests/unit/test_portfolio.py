@@ -76,7 +76,7 @@ BAD_DOCUMENTS: dict[str, tuple[Change, list[str]]] = {
         [
             "portfolio: extra: is not a known field (allowed: format, name, description, currency, as_at, trials, "
             "seed, group, catalogue, deals, groups, outwards, trial_year, secondary_uncertainty, pricing, "
-            "rates, indices, tail_fit_replicates, sampling_faults)",
+            "rates, indices, tail_fit_replicates, records, fit_replicates, sampling_faults)",
             "portfolio: trials: 0 is below 1 (allowed: 1 to 10,000,000)",
             "portfolio: seed: is missing (allowed: 0 to 9,223,372,036,854,775,807)",
         ],

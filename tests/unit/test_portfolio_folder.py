@@ -207,7 +207,7 @@ def test_the_outwards_table_may_be_left_out_or_empty(tmp_path: Path) -> None:
 NO_OBJECT = (
     "portfolio.json: [] is not an object "
     "(allowed: an object with format, name, description, currency, as_at, trials, seed, group, trial_year, "
-    "secondary_uncertainty, pricing, tail_fit_replicates)"
+    "secondary_uncertainty, pricing, tail_fit_replicates, fit_replicates, record_first_year, record_last_year)"
 )
 
 #: One change of the tiny folder, and exactly the faults that it gives.
@@ -576,7 +576,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         raw("outward.csv", b"contract_id\n"),
         [
             "outward.csv: is not a table of a portfolio (did you mean outwards.csv?) "
-            "(allowed: perils, events, elts, deals, layers, groups, outwards, rates, industry_losses)"
+            "(allowed: perils, events, elts, deals, layers, groups, outwards, rates, industry_losses, loss_record)"
         ],
     ),
     "empty file": (raw("elts.csv", b""), ["elts.csv: is empty (allowed: a header and at least one row)"]),
@@ -710,7 +710,7 @@ ONE_FAULT: dict[str, tuple[Change, list[str]]] = {
         [
             "portfolio.json: trails: is not a known field (did you mean trials?) "
             "(allowed: format, name, description, currency, as_at, trials, seed, group, trial_year, "
-            "secondary_uncertainty, pricing, tail_fit_replicates)"
+            "secondary_uncertainty, pricing, tail_fit_replicates, fit_replicates, record_first_year, record_last_year)"
         ],
     ),
     "missing field": (

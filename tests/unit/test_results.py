@@ -107,7 +107,9 @@ def test_csv_keeps_every_digit_quotes_text_and_leaves_none_empty(summary: Summar
 
 def test_csv_and_parquet_hold_identical_values(summary: Summary, tmp_path: Path) -> None:
     written = write_tables(summary, tmp_path / "results")
-    names = ["ept", "summary_info", "ep", "groups", "deals", "layers", "perils", "peril_ep", "deal_ep"]
+    names = [
+        "ept", "summary_info", "ep", "groups", "deals", "layers", "perils", "peril_ep", "deal_ep", "tail_fits", "fits",
+    ]  # fmt: skip
     assert [path.name for path in written] == [f"{name}.{kind}" for name in names for kind in ("csv", "parquet")]
     parse = {
         "text": str,

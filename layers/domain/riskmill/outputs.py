@@ -53,3 +53,9 @@ def decode(data: bytes) -> Arrays:
         return Arrays(load(data))
     except SafetensorError as error:
         raise ModelError(f"not a safetensors object: {error}") from error
+
+
+def rounded(values: Array, digits: int) -> Array:
+    """Return float64 values with so many significant digits, as decimal text has them; nan and inf stay."""
+    texts = [float(f"{value:.{digits}g}") for value in values.ravel().tolist()]
+    return np.array(texts, np.float64).reshape(values.shape)

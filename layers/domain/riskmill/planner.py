@@ -36,7 +36,8 @@ DEFAULT_RATES: dict[str, float] = {
     "price_tail": 5e-9,
     "compare_groups": 1e-2,
     "tabulate_deals": 1e-3,
-    "fit_tail": 2.5e-2,
+    "fit_tail": 3.4e-7,
+    "fit_models": 2.2e-6,
 }
 
 #: The same for a price by a user's model, which is taken for slower than ours, and for one that nothing is known of.

@@ -37,8 +37,9 @@ from riskmill.errors import PortfolioInvalid
 from riskmill.jobs import canonical, content_key
 from riskmill.memory import collector_paused
 from riskmill.model_faults import faults_of
+from riskmill.models.fit_models import MAX_FIT_REPLICATES
 from riskmill.models.pricing import Pricing
-from riskmill.terms import Label, Share, Terms, later
+from riskmill.terms import Amount, Label, Share, Terms, later
 
 #: Version of the document; a document of another one is refused.
 FORMAT: Literal[1] = 1
@@ -185,6 +186,31 @@ def _in_inuring_order(contracts: tuple[Outwards, ...]) -> tuple[Outwards, ...]:
 #: Replicates of a bootstrap, at the most.
 MAX_REPLICATES = 1_000_000
 
+#: Replicates of the fits to a record of losses when none are asked for.
+FIT_REPLICATES = 1_000
+
+Year = Annotated[int, Field(ge=1, le=9998)]
+
+
+class LossRecord(_Frozen):
+    """The recorded losses of one peril, to which laws of frequency and severity are fitted."""
+
+    peril: Id
+    #: content key of the record's object (arrays: day int32, 1 being 1 January of year 1, and loss float64, by both)
+    losses: Key
+    #: number of losses in it
+    count: Annotated[int, Field(ge=1)]
+    #: losses above this are fitted, and truncated at the maximum (None: not at all), in the record's unit
+    threshold: Amount = 0.0
+    maximum: Amount | None = None
+    #: years that the record covers
+    first_year: Year
+    last_year: Year
+
+
+def _by_peril(records: tuple[LossRecord, ...]) -> tuple[LossRecord, ...]:
+    return tuple(sorted(records, key=lambda record: record.peril))
+
 
 def _by_currency_and_date(rates: tuple[Rate, ...]) -> tuple[Rate, ...]:
     return tuple(sorted(rates, key=lambda rate: (rate.currency, rate.date)))
@@ -228,6 +254,10 @@ class Portfolio(_Frozen):
     indices: Annotated[tuple[IndexLosses, ...], AfterValidator(_by_index)] = later(())
     #: replicates of the bootstrap of the top group's fitted tail; 0 fits none
     tail_fit_replicates: Annotated[int, Field(ge=0, le=MAX_REPLICATES)] = later(0)
+    #: sorted by peril
+    records: Annotated[tuple[LossRecord, ...], AfterValidator(_by_peril)] = later(())
+    #: replicates of the bootstrap of the fits to records
+    fit_replicates: Annotated[int, Field(ge=0, le=MAX_FIT_REPLICATES)] = later(FIT_REPLICATES)
     #: why no run may sample its losses: the faults that `secondary_uncertainty` would have, empty where it has none
     sampling_faults: tuple[str, ...] = later(())
 
@@ -368,10 +398,32 @@ def _repeated(portfolio: Portfolio) -> Iterator[tuple[_Loc, str, str]]:
     for at, name in enumerate(names):
         if name in names[:at]:
             yield ("indices", at, "index"), f"{shown(name)} stands twice", "each index once"
+    perils = [record.peril for record in portfolio.records]
+    for at, record in enumerate(portfolio.records):
+        if record.peril in perils[:at]:
+            yield ("records", at, "peril"), f"{shown(record.peril)} stands twice", "each peril once"
+        if record.maximum is not None and record.maximum <= record.threshold:
+            yield ("records", at, "maximum"), maximum_problem(record.maximum, record.threshold), ABOVE_THRESHOLD
+        if record.last_year < record.first_year:
+            yield ("records", at, "last_year"), span_problem(record.first_year, record.last_year), "first_year or later"
 
 
 #: Why a deal with a model of its own has no load for the tail: `price_tail` takes layers through the standard terms.
 OWN_MODEL_AND_TAIL = "cannot go with a cost of capital: the tail's load is made by the standard terms"
+
+#: What a maximum of a record's losses may be.
+ABOVE_THRESHOLD = "a number above the threshold"
+
+
+def maximum_problem(maximum: float, threshold: float) -> str:
+    """Return what is wrong with a maximum that is not above the threshold."""
+    return f"{maximum:.15g} is not above the threshold {threshold:.15g}"
+
+
+def span_problem(first_year: int, last_year: int) -> str:
+    """Return what is wrong with a record that ends before it begins."""
+    return f"{last_year} is before the first year {first_year}"
+
 
 #: What is wrong with a rate of the portfolio's own currency.
 OWN_RATE = "is the portfolio's own currency, whose rate is 1"

@@ -15,8 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.checks import MAX_ID, MAX_TEXT
 from riskmill.models.catalogue import DAYS_IN_MONTH, FREQUENCIES
+from riskmill.models.fit_models import MAX_FIT_REPLICATES
 from riskmill.models.pricing import Pricing
-from riskmill.portfolio import MAX_PRIORITY, MAX_REPLICATES, MAX_SEED, MAX_TRIALS, Currency, Id, Name
+from riskmill.portfolio import (
+    FIT_REPLICATES,
+    MAX_PRIORITY,
+    MAX_REPLICATES,
+    MAX_SEED,
+    MAX_TRIALS,
+    Currency,
+    Id,
+    Name,
+    Year,
+)
 from riskmill.terms import RecoveryOrder, ReinstatementBasis, Terms, TreatyType
 
 #: Event ids are int32 in every output.
@@ -76,7 +87,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table: its columns, the columns that make a row unique, and whether it may be left out."""
+    """One table: its columns, the columns that make a row unique (if any do), and whether it may be left out."""
 
     name: str
     doc: str
@@ -247,6 +258,22 @@ PERILS = Table(
             default="every day alike",
             unit="weights",
         ),
+        Column(
+            "record_threshold",
+            "number",
+            "Losses of `loss_record` above this are counted and fitted.",
+            default="0",
+            unit="as loss_record",
+            minimum=0,
+        ),
+        Column(
+            "record_maximum",
+            "number",
+            "Largest possible loss of `loss_record`: truncates the fitted means, which makes infinite ones finite.",
+            unit="as loss_record",
+            minimum=0,
+            above=True,
+        ),
     ),
     ("peril",),
 )
@@ -393,10 +420,34 @@ INDUSTRY_LOSSES = Table(
     optional=True,
 )
 
+LOSS_RECORD = Table(
+    "loss_record",
+    "Recorded losses, to which laws of frequency and severity are fitted. This table may be left out, or have no row.",
+    (
+        _identifier("peril", "A peril of `perils`."),
+        Column("date", "date", "Day of the loss.", required=True),
+        Column(
+            "loss",
+            "number",
+            "The loss, in any unit that is the same in all rows.",
+            required=True,
+            unit="any",
+            minimum=0,
+        ),
+        Column("name", "text", "A name to recognise the loss by.", default="none"),
+    ),
+    (),
+    optional=True,
+)
+
 #: Every table, in the order in which faults are listed.
 TABLES = {
-    table.name: table for table in (PERILS, EVENTS, ELTS, DEALS, LAYERS, GROUPS, OUTWARDS, RATES, INDUSTRY_LOSSES)
+    table.name: table
+    for table in (PERILS, EVENTS, ELTS, DEALS, LAYERS, GROUPS, OUTWARDS, RATES, INDUSTRY_LOSSES, LOSS_RECORD)
 }
+
+#: Fields of portfolio.json that say something of `loss_record`.
+RECORD_FIELDS = ("fit_replicates", "record_first_year", "record_last_year")
 
 
 class PortfolioFile(BaseModel):
@@ -423,6 +474,15 @@ class PortfolioFile(BaseModel):
     tail_fit_replicates: Annotated[
         int, Field(ge=0, le=MAX_REPLICATES, description="Replicates of the bootstrap of the top group's fitted tail.")
     ] = 0
+    fit_replicates: Annotated[
+        int, Field(ge=0, le=MAX_FIT_REPLICATES, description="Replicates of the bootstrap of the fits to `loss_record`.")
+    ] = FIT_REPLICATES
+    record_first_year: Annotated[
+        Year | None, Field(description="First year that `loss_record` covers; that of its first loss if left out.")
+    ] = None
+    record_last_year: Annotated[
+        Year | None, Field(description="Last year that it covers; that of its last loss if left out.")
+    ] = None
 
 
 def parse_number(text: str) -> float | None:

@@ -2,30 +2,45 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
 
 from riskmill.graph import topological_order
 from riskmill.models.allocation import DEAL_FIGURES, DEAL_PERIODS, DEAL_TABLES, read_ids
 from riskmill.models.contracts import layer_limit
+from riskmill.models.fit_models import (
+    COUNT_FIGURES,
+    FREQUENCY_FIGURES,
+    FREQUENCY_LAWS,
+    SEVERITY_FIGURES,
+    SEVERITY_LAWS,
+    SIZE_FIGURES,
+)
 from riskmill.models.metrics import EP_COLUMNS, PERIL_FIGURES
 from riskmill.models.pricing import PRICE_FIGURES
+from riskmill.models.tail_fit import TAIL_FIGURES
 from riskmill.outputs import Arrays
-from riskmill.portfolio import Deal, Group, Portfolio
+from riskmill.portfolio import Deal, Group, LossRecord, Portfolio
 from riskmill.results import (
     PERSPECTIVES,
     Curve,
     DealResult,
     EpPoint,
+    FittedFigure,
+    FittedLaw,
     GroupResult,
     LayerResult,
     PerilResult,
     Perspective,
     PortfolioFacts,
+    RecordFit,
     Run,
     Summary,
     TailFit,
     tables,
 )
-from riskmill.rollup_graph import DEALS, compared_groups, groups_name, measure_name, tail_fit_name
+from riskmill.rollup_graph import DEALS, compared_groups, groups_name, measure_name, record_fit_name, tail_fit_name
 from riskmill.terms import Terms
 
 _EP = tuple(name + column for name in ("oep", "aep") for column in EP_COLUMNS)
@@ -54,6 +69,11 @@ def summarise(portfolio: Portfolio, key: str, targets: Mapping[str, Arrays], run
         deals=deal_results,
         layers=_layers(deals, targets[DEALS]),
         tail_fits=tuple(_tail_fits(targets)),
+        record_fits=tuple(
+            _record_fit(record, targets[name])
+            for record in portfolio.records
+            if (name := record_fit_name(record.peril)) in targets
+        ),
         tail=float(top["tail"][0]),
         tvar=tvar,
         net_tvar=float(targets[measure_name(portfolio.group, "net")]["tvar"][0]),
@@ -68,20 +88,87 @@ def _tail_fits(targets: Mapping[str, Arrays]) -> Iterator[TailFit]:
         if fitted is None:
             continue
         for kind in ("oep", "aep"):
-            threshold, excesses, shape, shape_low, shape_high = fitted[f"{kind}_fit"].tolist()
-            yield TailFit(
-                perspective=perspective,
-                kind=kind,
-                threshold=threshold,
-                excesses=excesses,
-                shape=shape,
-                shape_low=shape_low,
-                shape_high=shape_high,
-                return_period=tuple(fitted["return_period"].tolist()),
-                loss=tuple(fitted[kind].tolist()),
-                low=tuple(fitted[f"{kind}_low"].tolist()),
-                high=tuple(fitted[f"{kind}_high"].tolist()),
-            )
+            for at, share in enumerate(fitted["share"].tolist()):
+                yield TailFit(
+                    perspective=perspective,
+                    kind=kind,
+                    share=share,
+                    **dict(zip(TAIL_FIGURES, fitted[f"{kind}_fit"][at].tolist(), strict=True)),
+                    return_period=tuple(fitted["return_period"].tolist()),
+                    loss=tuple(fitted[kind][at].tolist()),
+                    low=tuple(fitted[f"{kind}_low"][at].tolist()),
+                    high=tuple(fitted[f"{kind}_high"][at].tolist()),
+                )
+
+
+def _record_fit(record: LossRecord, fitted: Arrays) -> RecordFit:
+    """Return the fits to one peril's record from the output of fit_models."""
+    losses, total, largest = fitted["record"].tolist()
+    counts, sizes = (dict(zip(names, fitted[of].tolist(), strict=True)) for of, names in _RECORD_FIGURES.items())
+    return RecordFit(
+        peril=record.peril,
+        first_year=record.first_year,
+        last_year=record.last_year,
+        threshold=record.threshold,
+        maximum=record.maximum,
+        losses=int(losses),
+        total=total,
+        largest=largest,
+        rate=_fitted("rate", fitted["rate"].tolist()),
+        variance_to_mean=_fitted("variance_to_mean", fitted["variance_to_mean"].tolist()),
+        dispersion_p=counts["dispersion_p"],
+        count_growth=counts["growth"],
+        count_growth_p=counts["growth_p"],
+        dispersion_about_trend=counts["dispersion_about_trend"],
+        dispersion_about_trend_p=counts["dispersion_about_trend_p"],
+        size_growth=sizes["growth"],
+        size_growth_p=sizes["growth_p"],
+        season=tuple(fitted["season"].tolist()),
+        season_p=float(fitted["season_p"][0]),
+        laws=(
+            *_laws("severity", SEVERITY_LAWS, SEVERITY_FIGURES, fitted, 0),
+            *_laws("frequency", FREQUENCY_LAWS, FREQUENCY_FIGURES, fitted, 1),
+        ),
+        notes=tuple(read_ids(fitted["notes"])),
+    )
+
+
+_RECORD_FIGURES = {"counts": COUNT_FIGURES, "sizes": SIZE_FIGURES}
+
+
+def _laws(
+    kind: Literal["severity", "frequency"],
+    laws: Mapping[str, tuple[str, ...]],
+    names: tuple[str, ...],
+    fitted: Arrays,
+    place: int,
+) -> Iterator[FittedLaw]:
+    """Yield the laws of one kind; of a record to which none could be fitted, none."""
+    parameters, refused = fitted[f"{kind}_parameters"], read_ids(fitted[f"{kind}_refused"])
+    for at, (law, named) in enumerate(laws.items()):
+        if np.isnan(parameters[at]).all() and not refused[at]:
+            continue
+        figures = dict(zip(names, fitted[f"{kind}_figures"][at].tolist(), strict=True))
+        figures.pop("ks_p_given", None)
+        mean = fitted["severity_mean"][at].tolist() if kind == "severity" else [math.nan]
+        yield FittedLaw(
+            kind=kind,
+            law=law,
+            preferred=int(fitted["preferred"][place]) == at,
+            refused=refused[at],
+            parameters=tuple(
+                _fitted(name, parameters[at, number].tolist())
+                for number, name in enumerate(named)
+                if not math.isnan(parameters[at, number, 0])
+            ),
+            mean=None if math.isnan(mean[0]) else _fitted("mean", mean),
+            **figures,
+        )
+
+
+def _fitted(name: str, limits: list[float]) -> FittedFigure:
+    value, low, high = limits
+    return FittedFigure(name=name, value=value, low=low, high=high, infinite=math.isinf(high))
 
 
 def result_tables(summary: Summary) -> dict[str, bytes]:

@@ -151,20 +151,92 @@ class Curve(_Record):
 class TailFit(_Record):
     """The top group's tail beyond what the trials show: a generalised Pareto law over a threshold, with 95% intervals.
 
-    `loss`, `low` and `high` are of the return periods, in the same order.
+    One for each threshold, which `share` of the years are above. `loss`, `low` and `high` are of the return periods, in
+    the same order. `ks_p` and `ad_p` are from a parametric bootstrap.
     """
 
     perspective: Perspective
     kind: Literal["oep", "aep"]
+    share: float
     threshold: Figure
     excesses: Figure
     shape: Figure
     shape_low: Figure
     shape_high: Figure
+    scale: Figure
+    scale_low: Figure
+    scale_high: Figure
+    ks: Figure
+    ks_p: Figure
+    ad: Figure
+    ad_p: Figure
+    #: share of resamples that have no such law, and are left out of the intervals
+    failed_share: Figure
     return_period: tuple[float, ...]
     loss: tuple[Figure, ...]
     low: tuple[Figure, ...]
     high: tuple[Figure, ...]
+
+
+class FittedFigure(_Record):
+    """A figure of a fit, with its 95% bootstrap limits; an infinite limit is None, and `infinite` says so."""
+
+    name: str
+    value: Figure
+    low: Figure = None
+    high: Figure = None
+    infinite: bool = False
+
+
+class FittedLaw(_Record):
+    """One law fitted to a record of losses. `mean` is that of a loss above the threshold (severities only)."""
+
+    kind: Literal["severity", "frequency"]
+    law: str
+    #: the one that its AIC, or the dispersion of the counts, speaks for
+    preferred: bool
+    #: why the law or its mean is refused; empty where it is not
+    refused: str
+    parameters: tuple[FittedFigure, ...]
+    mean: FittedFigure | None
+    log_likelihood: Figure
+    aic: Figure
+    ks: Figure
+    ks_p: Figure
+    ad: Figure
+    ad_p: Figure
+    #: shares of the resamples: with an infinite mean, and without such a law
+    infinite_share: Figure = None
+    failed_share: Figure = None
+
+
+class RecordFit(_Record):
+    """What the recorded losses of one peril say: laws of frequency and severity, clustering, trends, season."""
+
+    peril: str
+    first_year: int
+    last_year: int
+    threshold: float
+    maximum: Figure
+    #: losses above the threshold, their sum and the largest, in the record's unit
+    losses: int
+    total: Figure
+    largest: Figure
+    rate: FittedFigure
+    variance_to_mean: FittedFigure
+    dispersion_p: Figure
+    #: trends of the number and of the size: growth a year with its p-value
+    count_growth: Figure
+    count_growth_p: Figure
+    dispersion_about_trend: Figure
+    dispersion_about_trend_p: Figure
+    size_growth: Figure
+    size_growth_p: Figure
+    #: share of each month, January first, and the p-value of Rayleigh's test for one season
+    season: tuple[Figure, ...]
+    season_p: Figure
+    laws: tuple[FittedLaw, ...]
+    notes: tuple[str, ...] = ()
 
 
 class GroupResult(_Record):
@@ -319,6 +391,8 @@ class Summary(_Record):
     ep_calc: Literal[1, 2] = 1
     #: of the top group, where the portfolio asks for them
     tail_fits: tuple[TailFit, ...] = ()
+    #: of the perils whose losses the portfolio records
+    record_fits: tuple[RecordFit, ...] = ()
     errors: tuple[Failure, ...] = ()
 
     def top(self, perspective: Perspective) -> GroupResult | None:
@@ -625,6 +699,82 @@ def layers_table(summary: Summary) -> Table:
     return Table("layers", _columns(("layer_id", "deal_id", "type"), _LAYER_FIGURES), tuple(rows))
 
 
+_TAIL_FIT_FIGURES = (
+    "threshold",
+    "excesses",
+    "shape",
+    "shape_low",
+    "shape_high",
+    "scale",
+    "scale_low",
+    "scale_high",
+    "ks",
+    "ks_p",
+    "ad",
+    "ad_p",
+    "failed_share",
+)
+
+
+def tail_fits_table(summary: Summary) -> Table:
+    """The fitted tails of the top group, one row a perspective, kind of loss, threshold and return period."""
+    rows = [
+        (fit.perspective, fit.kind, fit.share, *_figures(fit, _TAIL_FIT_FIGURES), *point)
+        for fit in summary.tail_fits
+        for point in zip(fit.return_period, fit.loss, fit.low, fit.high, strict=True)
+    ]
+    figures = ("share", *_TAIL_FIT_FIGURES, "return_period", "loss", "loss_low", "loss_high")
+    return Table("tail_fits", _columns(("perspective", "kind"), figures), tuple(rows))
+
+
+_LAW_FIGURES = ("log_likelihood", "aic", "ks", "ks_p", "ad", "ad_p", "infinite_share", "failed_share")
+_COUNT_FIGURES = (
+    "losses",
+    "total",
+    "largest",
+    "dispersion_p",
+    "count_growth",
+    "count_growth_p",
+    "dispersion_about_trend",
+    "dispersion_about_trend_p",
+    "size_growth",
+    "size_growth_p",
+    "season_p",
+)
+
+
+def fits_table(summary: Summary) -> Table:
+    """What was fitted to each peril's record, one row a figure; laws of `record` are what no law is needed for."""
+    rows: list[tuple[Cell, ...]] = []
+    for record in summary.record_fits:
+        for figure in (record.rate, record.variance_to_mean):
+            rows.append((record.peril, "record", "", None, *_figure_cells(figure), ""))
+        for name in _COUNT_FIGURES:
+            value = getattr(record, name)
+            rows.append(
+                (record.peril, "record", "", None, name, value if value is None else float(value), None, None, "")
+            )
+        for month, share in enumerate(record.season, start=1):
+            rows.append((record.peril, "record", "", None, f"season_{month:02}", share, None, None, ""))
+        for law in record.laws:
+            head = (record.peril, law.kind, law.law, law.preferred)
+            figures = (*law.parameters, *(() if law.mean is None else (law.mean,)))
+            rows += [(*head, *_figure_cells(figure), law.refused) for figure in figures]
+            rows += [(*head, name, getattr(law, name), None, None, law.refused) for name in _LAW_FIGURES]
+    columns = (
+        *_columns(("peril", "kind", "law"), ()),
+        Column("preferred", "bool"),
+        Column("figure", "text"),
+        *_columns((), ("value", "low", "high")),
+        Column("refused", "text"),
+    )
+    return Table("fits", columns, tuple(rows))
+
+
+def _figure_cells(figure: FittedFigure) -> tuple[Cell, ...]:
+    return figure.name, figure.value, figure.low, math.inf if figure.infinite else figure.high
+
+
 def tables(summary: Summary) -> tuple[Table, ...]:
     """All tables of a rollup, in the order in which they are documented (docs/results.md)."""
     return (
@@ -637,4 +787,6 @@ def tables(summary: Summary) -> tuple[Table, ...]:
         perils_table(summary),
         peril_ep_table(summary),
         deal_ep_table(summary),
+        tail_fits_table(summary),
+        fits_table(summary),
     )

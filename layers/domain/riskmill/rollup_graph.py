@@ -16,7 +16,9 @@ from riskmill.deal_models import PRICE_DEAL, named_model
 from riskmill.graph import GraphBuilder, JobGraph, topological_order
 from riskmill.memory import collector_paused
 from riskmill.models.catalogue import BLOCK_TRIALS
+from riskmill.models.fit_models import fit_models_work
 from riskmill.models.pricing import WHOLE_YEAR, Period
+from riskmill.models.tail_fit import tail_work
 from riskmill.portfolio import Deal, Group, Outwards, Portfolio
 from riskmill.terms import Terms
 
@@ -141,6 +143,7 @@ class _Rollup:
         measures = {group_id: self._measure(group_id, gross, net, yets) for group_id in order}
         if self.portfolio.tail_fit_replicates:
             self._fit_tails({"gross": gross[self.portfolio.group], "net": net[self.portfolio.group]}, yets)
+        self._fit_records()
         self._compare(measures)
         self._allocate(yets, measures[self.portfolio.group])
         return self.graph.build()
@@ -298,11 +301,23 @@ class _Rollup:
         """Add the fitted tails of the top group: minutes each, whatever the trials."""
         replicates = self.portfolio.tail_fit_replicates
         params = {"blocks": len(self.blocks), "replicates": replicates, "seed": self.portfolio.seed}
-        spec = self.graph.spec("fit_tail", 1, params)
+        spec = self.graph.spec("fit_tail", 2, params)
         for perspective, jobs in top.items():
             subject = self.graph.subject(f"group {self.portfolio.group} {perspective}")
-            job = self.graph.job(spec, [*yets, *jobs], subject=subject, work=2 * replicates)
+            work = tail_work(self.portfolio.trials, replicates)
+            job = self.graph.job(spec, [*yets, *jobs], subject=subject, work=work)
             self.graph.target(tail_fit_name(perspective), job)
+
+    def _fit_records(self) -> None:
+        """Add the laws of frequency and severity of each peril's record of losses."""
+        replicates = self.portfolio.fit_replicates
+        for record in self.portfolio.records:
+            params = record.model_dump(include={"threshold", "maximum", "first_year", "last_year"}, exclude_none=True)
+            spec = self.graph.spec("fit_models", 1, params | {"replicates": replicates, "seed": self.portfolio.seed})
+            subject = self.graph.subject(f"record of {record.peril}")
+            work = fit_models_work(record.count, record.last_year - record.first_year + 1, replicates)
+            job = self.graph.job(spec, [self.graph.external(f"i:{record.losses}")], subject=subject, work=work)
+            self.graph.target(record_fit_name(record.peril), job)
 
     def _compare(self, measures: dict[str, dict[str, int]]) -> None:
         """Add what each group does to the top group's tail, as many groups at a time as a job may read."""
@@ -386,6 +401,11 @@ def measure_name(group_id: str, perspective: str) -> str:
 def tail_fit_name(perspective: str) -> str:
     """Return the name under which the top group's fitted tail is wanted."""
     return f"tail_fit/{perspective}"
+
+
+def record_fit_name(peril: str) -> str:
+    """Return the name under which the laws of a peril's record are wanted."""
+    return f"record_fit/{peril}"
 
 
 def allocate_params(

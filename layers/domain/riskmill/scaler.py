@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from riskmill.quotas import FARGATE_MINIMUM, HISTORY_EVENTS, LAUNCH_BURST, LAUNCH_RATE, TASKS_A_CALL
+from riskmill.quotas import FARGATE_MINIMUM, HISTORY_EVENTS, LAUNCH_BURST, LAUNCH_RATE, MAP_CHILDREN, TASKS_A_CALL
 
 type Action = Literal["restart", "launch", "wait", "stop"]
 type Reason = Literal["throttled", "capacity", "quota", "refused"]
@@ -39,6 +39,9 @@ CAPACITY_SECONDS = 60.0
 
 #: After a quota was met nothing is launched beyond what ran then, for so long.
 QUOTA_SECONDS = 300.0
+
+#: A wave's planned batches count for so long after it began; then the queue knows better.
+PLANNED_SECONDS = 60.0
 
 #: Iterations of one execution, as in the system this one replaces.
 ITERATIONS = 500
@@ -298,7 +301,8 @@ def _present(state: State, pool: str, seen: Seen, now: float) -> int:
 
 def _wanted(pool: Pool, seen: Seen, runs: Sequence[Run]) -> int:
     """Return the tasks that a pool's work can use: one process a batch. Without a run, messages are only leftovers."""
-    planned = sum(run.planned.get(pool.name, 0) for run in runs)
+    # However many batches a wave has, its Map does not send more of them at a time.
+    planned = sum(min(run.planned.get(pool.name, 0), MAP_CHILDREN) for run in runs)
     batches = max(seen.backlog, planned) if runs else 0
     return -(-batches // pool.processes)
 

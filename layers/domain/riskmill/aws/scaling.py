@@ -21,11 +21,8 @@ from riskmill.aws.clients import client, code_of, translated, translating
 from riskmill.aws.scaler_table import ScalerTable
 from riskmill.observability import logger
 from riskmill.quotas import task_dollars_per_hour
-from riskmill.scaler import Answer, Decision, Limits, Pool, Run, Seen, State
+from riskmill.scaler import PLANNED_SECONDS, Answer, Decision, Limits, Pool, Run, Seen, State
 from riskmill.settings import ScalingSettings, Settings
-
-#: A wave's planned batches count for so long after it began; then the queue knows better.
-PLANNED_SECONDS = 60.0
 
 #: Running runs that are looked at.
 RUNS = 100

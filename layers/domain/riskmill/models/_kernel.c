@@ -174,11 +174,25 @@ static inline void recover_in_order(const layer_t *t, const double *x, double *r
     }
 }
 
+/* Reinstatement premium of a year as a fraction of the annual premium (as contracts.reinstatement_fraction adds it). A
+ * part of nothing adds nothing, so it is left out: most years use up no more than the first reinstatement.
+ */
+static inline double reinstated(const layer_t *t, const double *charges, double annual)
+{
+    const double *charge = charges + t->charges, limit = t->limit;
+    double sum = charge[0] * (annual < limit ? annual : limit) / limit;
+    for (int64_t j = 1; j < t->reinstatements && annual > (double)j * limit; j++)
+        sum = sum + charge[j] * excess(annual, (double)j * limit, limit) / limit;
+    return sum;
+}
+
+/* Whether a year's reinstatement premium can be anything but 0. */
+static inline int reinstates(const layer_t *t) { return t->reinstatements > 0 && t->limit != 0.0; }
+
 /* LAYER_STATS of annual recoveries; `spare` has room for as many numbers. */
 static void layer_stats(const layer_t *t, const double *charges, const double *restrict annual, int64_t years,
                         double trials, int64_t exhausted, double *restrict spare, double *stats)
 {
-    const double limit = t->limit;
     int64_t attached = 0;
     for (int64_t y = 0; y < years; y++)
         spare[y] = annual[y] * annual[y];
@@ -190,18 +204,10 @@ static void layer_stats(const layer_t *t, const double *charges, const double *r
     stats[3] = (double)attached;
     stats[4] = (double)exhausted;
     stats[5] = 0.0;
-    if (t->reinstatements == 0 || limit == 0.0)
+    if (!reinstates(t))
         return;
-    /* A part of nothing adds nothing, so it is left out: most years use up no more than the first reinstatement. */
-    const double first = charges[t->charges];
     for (int64_t y = 0; y < years; y++)
-        spare[y] = first * (annual[y] < limit ? annual[y] : limit) / limit;
-    for (int64_t j = 1; j < t->reinstatements; j++) {
-        const double charge = charges[t->charges + j], from = (double)j * limit;
-        for (int64_t y = 0; y < years; y++)
-            if (annual[y] > from)
-                spare[y] = spare[y] + charge * excess(annual[y], from, limit) / limit;
-    }
+        spare[y] = reinstated(t, charges, annual[y]);
     stats[5] = add_reduce(spare, years);
 }
 
@@ -327,35 +333,69 @@ static void reach_deductible(const yet_t *yet, const layer_t *t, const double *x
                 total[yet->trial[k]] = 0.0;
 }
 
-/* One layer on all years: adds our part of its recoveries to `sum`, fills `annual`; returns the exhausted years. */
-static int64_t recover_layer(const layer_t *layer, const double *by_event, const uint32_t *event, const int32_t *starts,
-                             int64_t years, double *x, double *recovery, double *restrict sum, double *restrict annual)
+/* What a layer makes of a year: its annual recovery, the square of that, the reinstatement premium's fraction, our part
+ * of what its only occurrence recovers, and what it adds to the counts of exhausted (high) and attached (low) years.
+ */
+typedef struct {
+    double annual, squared, reinstated, paid;
+    uint64_t counts;
+} year_t;
+#define EXHAUSTED ((uint64_t)1 << 32)
+
+static inline year_t year_of(const layer_t *t, const double *charges, double total, double largest)
+{
+    year_t made = {.annual = annual_recovery(t, total)};
+    made.squared = made.annual * made.annual;
+    made.reinstated = reinstates(t) ? reinstated(t, charges, made.annual) : 0.0;
+    if (made.annual > 0.0)
+        /* Without an aggregate limit, an occurrence that takes the whole limit exhausts the layer. */
+        made.counts = 1 + (t->annual_limit < INFINITY ? made.annual >= t->annual_limit
+                                                       : t->limit < INFINITY && largest >= t->limit) * EXHAUSTED;
+    return made;
+}
+
+/* One layer on all years: adds our part of its recoveries to `sum` and fills its LAYER_STATS. Most years have one
+ * occurrence, so what such a year comes to is worked out once for each event [hits]. annual, squared and fraction have
+ * room for every year, x and recovery for every occurrence of one.
+ */
+static void recover_layer(const layer_t *layer, const double *charges, const double *by_event, int64_t hits,
+                          const uint32_t *event, const int32_t *starts, int64_t years, double trials, year_t *restrict of_event,
+                          double *restrict x, double *restrict recovery, double *restrict sum, double *restrict annual,
+                          double *restrict squared, double *restrict fraction, double *stats)
 {
     /* A copy: what is stored below cannot change it, so it stays in registers. */
     const layer_t own = *layer, *t = &own;
-    int by_occurrence = !(t->annual_limit < INFINITY) && t->limit < INFINITY, whole = t->share == 1.0;
-    double binds = t->deductible > 0.0 ? t->deductible : t->annual_limit, share = t->share;
-    int64_t exhausted = 0;
+    const int whole = t->share == 1.0, premium = reinstates(t);
+    const double binds = t->deductible > 0.0 ? t->deductible : t->annual_limit, share = t->share;
+    uint64_t counts = 0;
+    for (int64_t h = 0; h < hits; h++) {
+        double loss = by_event[h];
+        of_event[h] = year_of(t, charges, loss, loss);
+        double a = of_event[h].annual, paid = loss > binds ? (a < loss ? a : loss) : t->deductible > 0.0 ? 0.0 : loss;
+        of_event[h].paid = whole ? paid : paid * share;
+    }
     for (int64_t y = 0; y < years; y++) {
         int64_t first = starts[y], size = starts[y + 1] - first;
         if (size == 1) {
-            double loss = by_event[event[first]], a = annual_recovery(t, loss);
-            double paid = loss > binds ? (a < loss ? a : loss) : t->deductible > 0.0 ? 0.0 : loss;
-            annual[y] = a;
-            sum[first] += whole ? paid : paid * share;
-            exhausted += by_occurrence && loss >= t->limit && a > 0.0;
+            const year_t *made = of_event + event[first];
+            annual[y] = made->annual;
+            squared[y] = made->squared;
+            fraction[y] = made->reinstated;
+            sum[first] += made->paid;
+            counts += made->counts;
             continue;
         }
-        for (int64_t i = 0; i < size; i++)
+        double largest = 0.0;
+        for (int64_t i = 0; i < size; i++) {
             x[i] = by_event[event[first + i]];
-        double total = add_segment(x, size), a = annual_recovery(t, total);
-        annual[y] = a;
-        if (by_occurrence) {
-            double largest = x[0];
-            for (int64_t i = 1; i < size; i++)
-                largest = x[i] > largest ? x[i] : largest;
-            exhausted += largest >= t->limit && a > 0.0;
+            largest = x[i] > largest ? x[i] : largest;
         }
+        double total = add_segment(x, size);
+        year_t made = year_of(t, charges, total, largest);
+        annual[y] = made.annual;
+        squared[y] = made.squared;
+        fraction[y] = made.reinstated;
+        counts += made.counts;
         const double *paid = x;
         if (total > binds) {
             recover_in_order(t, x, recovery, size);
@@ -365,7 +405,12 @@ static int64_t recover_layer(const layer_t *layer, const double *by_event, const
         for (int64_t i = 0; i < size; i++)
             sum[first + i] += whole ? paid[i] : paid[i] * share;
     }
-    return by_occurrence || !(t->annual_limit < INFINITY) ? exhausted : count_exhausted(t->annual_limit, annual, years);
+    stats[0] = trials;
+    stats[1] = add_reduce(annual, years);
+    stats[2] = add_reduce(squared, years);
+    stats[3] = (double)(counts & (EXHAUSTED - 1));
+    stats[4] = (double)(counts / EXHAUSTED);
+    stats[5] = premium ? add_reduce(fraction, years) : 0.0;
 }
 
 /* The deal's YELT: returns how many rows have a loss (made_row, made_loss) and fills stats [n_layers, 6].
@@ -432,7 +477,7 @@ static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *
     /* Room for the occurrences. The arena may move, so what is in it so far is kept by its place. */
     size_t many = padded((size_t)(bound + 1) * 8);
     ptrdiff_t losses_at = (char *)losses - arena, begin_at = (char *)begin - arena, count_at = (char *)count - arena;
-    if (!arena_grow(before + 7 * many + 1024))
+    if (!arena_grow(before + 8 * many + padded((size_t)hits * sizeof(year_t)) + 1024))
         return DECLINED;
     losses = (double *)(void *)(arena + losses_at);
     begin = (int64_t *)(void *)(arena + begin_at);
@@ -480,6 +525,8 @@ static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *
     int32_t *row = arena_take((size_t)m * 4), *starts = arena_take((size_t)(m + 1) * 4);
     uint32_t *of = arena_take((size_t)m * 4);
     double *x = arena_take((size_t)m * 8), *recovery = arena_take((size_t)m * 8), *sum = arena_take((size_t)m * 8);
+    double *fraction = arena_take((size_t)m * 8);
+    year_t *of_event = arena_take((size_t)hits * sizeof *of_event);
     uint64_t event_mask = ((uint64_t)1 << event_bits) - 1, place_mask = ((uint64_t)1 << yet->place_bits) - 1;
     int64_t years = 0, last = -1;
     for (int64_t i = 0; i < m; i++) {
@@ -493,13 +540,11 @@ static int64_t price_deal(const yet_t *yet, const int32_t *event, const double *
     }
     starts[years] = (int32_t)m;
     /* The keys are used up: annual recoveries take their place. */
-    double *annual = (double *)(void *)keys, *spare = (double *)(void *)other;
+    double *annual = (double *)(void *)keys, *squared = (double *)(void *)other;
     memset(sum, 0, (size_t)m * 8);
-    for (int64_t l = 0; l < n_layers; l++) {
-        const layer_t t = layers[l];
-        int64_t exhausted = recover_layer(&t, losses + l * n, of, starts, years, x, recovery, sum, annual);
-        layer_stats(&t, charges, annual, years, (double)yet->trials, exhausted, spare, stats + l * 6);
-    }
+    for (int64_t l = 0; l < n_layers; l++)
+        recover_layer(layers + l, charges, losses + l * n, hits, of, starts, years, (double)yet->trials, of_event, x,
+                      recovery, sum, annual, squared, fraction, stats + l * 6);
     float *loss = (float *)(void *)x;
     int64_t kept = 0;
     for (int64_t i = 0; i < m; i++) {

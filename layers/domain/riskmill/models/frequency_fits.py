@@ -31,14 +31,17 @@ _TRIALS_TIMES, _TRIALS_MORE = 10, 100
 
 @dataclass(frozen=True, slots=True)
 class CountFit:
-    """One law fitted to annual counts; `parameters` beside the rate, or `refused`. Statistics as in SeverityFit.
+    """One law fitted to annual counts; its parameters, or why it is `refused`. Statistics as in SeverityFit.
+
+    Intervals are those of resampled years. To the negative binomial and the binomial law a resample without their
+    dispersion is the Poisson law, to which they tend: its size or number of trials is infinite, its variance to mean 1.
 
     `ks` and `ad` are for a discrete law (Conover 1972; Choulakian, Lockhart & Stephens 1994), their p-values from a
     parametric bootstrap.
     """
 
     law: str
-    parameters: dict[str, float]
+    parameters: dict[str, Estimate]
     refused: str | None
     log_likelihood: float | None = None
     aic: float | None = None
@@ -98,7 +101,7 @@ def fit_counts(counts: I64, *, bootstrap: int = 0, seed: int = 0) -> FrequencyRe
         dispersion_p=constant.p_value,
         clustering=clustering,
         law=constant.law,
-        laws=[_fit(law, counts, bootstrap, seed) for law in LAWS],
+        laws=[_fit(law, counts, samples[means > 0], bootstrap, seed) for law in LAWS],
         spearman=trend.spearman,
         spearman_p=trend.p_value,
         growth=trend.growth,
@@ -149,7 +152,7 @@ def _words(seed: int, stream: int) -> np.random.Philox:
     return np.random.Philox(key=np.array([seed, _STREAM + stream], np.uint64))
 
 
-def _fit(law: str, counts: I64, bootstrap: int, seed: int) -> CountFit:
+def _fit(law: str, counts: I64, resamples: I64, bootstrap: int, seed: int) -> CountFit:
     row = _parameters(law, counts[None, :])
     if np.isnan(row).any():
         side = "above" if law == "negative_binomial" else "below"
@@ -166,12 +169,9 @@ def _fit(law: str, counts: I64, bootstrap: int, seed: int) -> CountFit:
         # A sample without the dispersion is Poisson to this law.
         again = np.where(np.isnan(again), _poisson_limit(law, samples), again)
         kss, ads = _distances(_frozen(law, again), samples)
-    mean, second = float(row[0, 0]), float(row[0, 1])
-    names = {"mean": mean}
-    if law == "negative_binomial":
-        names = {"mean": mean, "size": second, "variance_to_mean": 1 + mean / second}
-    elif law == "binomial":
-        names = {"trials": second, "probability": mean / second, "variance_to_mean": 1 - mean / second}
+    again = _parameters(law, resamples) if len(resamples) else np.empty((0, 2))
+    limits = {name: interval(values) for name, values in _named(law, again).items()}
+    names = {name: Estimate(float(value[0]), *limits[name]) for name, value in _named(law, row).items()}
     return CountFit(
         law,
         names,
@@ -183,6 +183,16 @@ def _fit(law: str, counts: I64, bootstrap: int, seed: int) -> CountFit:
         float(ad[0]),
         _p_value(ads, float(ad[0])),
     )
+
+
+def _named(law: str, rows: F64) -> dict[str, F64]:
+    """Return each parameter by its name; a row without the law's dispersion is its Poisson limit."""
+    mean, second = rows[:, 0], np.where(np.isnan(rows[:, 1]), np.inf, rows[:, 1])
+    if law == "poisson":
+        return {"mean": mean}
+    if law == "negative_binomial":
+        return {"mean": mean, "size": second, "variance_to_mean": 1 + mean / second}
+    return {"trials": second, "probability": mean / second, "variance_to_mean": 1 - mean / second}
 
 
 def _p_value(replicates: F64, observed: float) -> float | None:

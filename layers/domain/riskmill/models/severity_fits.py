@@ -26,6 +26,9 @@ from riskmill.models.occurrences import F64
 #: Fewer losses above the threshold than this are not fitted.
 MIN_LOSSES = 10
 
+#: A trend over less than this many years would be blown up to growth a year.
+MIN_TREND_YEARS = 2
+
 #: Two-sided confidence of the intervals.
 CONFIDENCE = 0.95
 
@@ -35,8 +38,9 @@ _NEAR = 1e-9
 #: Maximum likelihood of the generalised Pareto law is regular above this shape (Smith 1985).
 _MIN_SHAPE = -0.5
 
-#: Cells of a bootstrap held at once.
-_CELLS = 2_000_000
+#: Cells of a bootstrap held at once, and of those in the processor's cache while a law is fitted.
+_CELLS = 262_144
+_HOT = 32_768
 
 #: Truncation points in standard deviations between which Cohen's equation is solved; above, the law is Pareto's.
 _COHEN = (-40.0, 30.0)
@@ -115,6 +119,37 @@ def fit_severities(
         *(_fit(law, x, threshold, maximum, bootstrap, seed, 2 * at) for at, law in enumerate(_LAWS)),
         _empirical(x, bootstrap, seed, 2 * len(_LAWS)),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class GpdBootstrap:
+    """A generalised Pareto law above a threshold, how well it fits, and the laws of resamples.
+
+    `law` is shape and scale [2], `resampled` the same [bootstrap, 2], nan where a resample has none. Statistics and
+    p-values as in SeverityFit.
+    """
+
+    law: F64
+    ks: float
+    ks_p: float | None
+    ad: float
+    ad_p: float | None
+    resampled: F64
+
+
+def bootstrap_gpd(losses: F64, threshold: float, *, bootstrap: int, seed: int, stream: int) -> GpdBootstrap | None:
+    """Fit a generalised Pareto law to the losses above `threshold`, and to resamples of them; None if there is none.
+
+    Random numbers are those of Philox(seed, stream) for resamples and Philox(seed, stream + 1) for p-values.
+    """
+    gpd = _LAWS[0]
+    x = np.sort(losses[losses > threshold])
+    row = gpd.fit(x[None, :], threshold)
+    if np.isnan(row).any():
+        return None
+    ks, ad = _distances(gpd.survival(row, x[None, :], threshold))
+    rows, _, kss, ads = _replicates(gpd, x, row, threshold, np.inf, bootstrap, seed, stream)
+    return GpdBootstrap(row[0], float(ks[0]), _p_value(kss, ks[0]), float(ad[0]), _p_value(ads, ad[0]), rows)
 
 
 def severity_quantile(fit: SeverityFit, probability: F64, threshold: float, *, maximum: float = np.inf) -> F64:
@@ -211,9 +246,9 @@ class SeverityTrend:
 def severity_trend(years: F64, losses: F64) -> SeverityTrend | None:
     """Fit `log loss = a + b year` by least squares to losses > 0 at their times in years, both [losses].
 
-    None for fewer than 3 losses, or losses or times that are all alike.
+    None for fewer than 3 losses, losses that are all alike, or less than 2 years between the first and the last.
     """
-    if losses.size < 3 or np.ptp(years) == 0 or np.ptp(losses) == 0:
+    if losses.size < 3 or np.ptp(years) < MIN_TREND_YEARS or np.ptp(losses) == 0:
         return None
     rank, line = stats.spearmanr(years, losses), stats.linregress(years, np.log(losses))
     return SeverityTrend(float(rank.statistic), float(rank.pvalue), float(np.expm1(line.slope)), float(line.pvalue))
@@ -256,34 +291,78 @@ def _distances(survival: F64) -> tuple[F64, F64]:
 # ---- generalised Pareto
 
 
-def _gpd_fit(losses: F64, threshold: float) -> F64:
-    excess = losses - threshold
-    mean, top = excess.mean(axis=1, keepdims=True), excess.max(axis=1, keepdims=True)
-    scaled, end = excess / mean, (top / mean)[:, 0]
+def fit_gpd_excesses(excess: F64) -> F64:
+    """Return shape and scale of the generalised Pareto law of excesses (> 0) [samples, n]: [samples, 2].
 
-    def at(position: F64) -> tuple[F64, F64, F64]:
-        # Position rises over all real numbers; theta = shape / scale from its lower end -1 / max upwards.
-        theta = np.exp(position) - 1 / end
-        theta = np.where(np.abs(theta) < _NEAR, _NEAR, theta)
-        shape = np.log1p(theta[:, None] * scaled).mean(axis=1)
-        profile = np.where(shape > _MIN_SHAPE, -np.log(shape / theta) - shape, -np.inf)
-        return profile, shape, shape / theta
+    Maximum likelihood. Given theta = shape / scale the best shape is `k = mean log(1 + theta x)`, which leaves a
+    profile of theta alone (Grimshaw 1993). It may have two maxima, so it is looked at on a grid over all theta; the
+    better one is closed in by the root of its derivative (Illinois method), which is known to far more digits than a
+    maximum is. A sample whose profile has no maximum with a shape above -0.5 is nan. Rows do not affect each other.
+    """
+    return np.concatenate([_gpd_rows(excess[at : at + 1 + _HOT // excess.shape[1]]) for at in _starts(excess)])
 
-    # The profile may have a second maximum towards its lower end, so look everywhere before closing in.
-    grid = np.linspace(-9.0, 7.0, 49)
-    profiles = np.array([at(np.full(len(scaled), position))[0] for position in grid])
-    best = grid[profiles.argmax(axis=0)]
-    step = grid[1] - grid[0]
-    low, high = best - step, best + step
-    golden = (np.sqrt(5) - 1) / 2
-    for _ in range(36):
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        rises = at(left)[0] < at(right)[0]
-        low, high = np.where(rises, left, low), np.where(rises, high, right)
-    profile, shape, scale = at((low + high) / 2)
-    fitted = np.column_stack([shape, scale * mean[:, 0]])
-    fitted[~np.isfinite(profile)] = np.nan
+
+def _starts(excess: F64) -> range:
+    return range(0, len(excess), 1 + _HOT // excess.shape[1])
+
+
+def _gpd_rows(excess: F64) -> F64:
+    middle = np.median(excess, axis=1)
+    x = excess / middle[:, None]
+    end = x.max(axis=1)
+
+    def theta_at(position: F64) -> F64:
+        # Position 0 is the exponential law; below it theta falls towards its end -1 / max.
+        theta = np.expm1(position) / end
+        return np.where(np.abs(theta) < _NEAR, _NEAR, theta)
+
+    def profile(position: F64) -> F64:
+        theta = theta_at(position)
+        shape = np.log1p(theta[:, None] * x).mean(axis=1)
+        return np.where(shape > _MIN_SHAPE, -np.log(shape / theta) - shape, -np.inf)
+
+    def slope(position: F64) -> tuple[F64, F64]:
+        """Return something with the sign of the profile's derivative, and the shape."""
+        theta = theta_at(position)
+        y = theta[:, None] * x
+        log = np.log1p(y)
+        shape = log.mean(axis=1)
+        y /= 1 + y
+        gap = np.subtract(log, y, out=log).mean(axis=1)
+        return (gap - (shape - gap) * shape) / theta**2, shape
+
+    # theta of the largest shape that is looked for, about 10: the median of such a law is (2^10 - 1) scale / shape.
+    grid = np.linspace(np.full(end.size, -8.0), np.log1p(1000 * end), 41)
+    profiles = np.array([profile(position) for position in grid])
+    best, rows = profiles.argmax(axis=0), np.arange(end.size)
+    at_best, _ = slope(grid[best, rows])
+    beside = np.clip(best + np.where(at_best > 0, 1, -1), 0, len(grid) - 1)
+    known, other = grid[best, rows], grid[beside, rows]
+    at_known, (at_other, _) = at_best, slope(other)
+    found = np.isfinite(profiles[best, rows]) & (at_known * at_other <= 0) & (best != beside)
+    open_ = found.copy()
+    for _ in range(100):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            guess = np.where(open_, (other * at_known - known * at_other) / (at_known - at_other), known)
+        guess = np.where(np.isfinite(guess), guess, known)
+        at_guess, _ = slope(guess)
+        crossed = at_guess * at_known <= 0
+        # An end that stays for a second time counts half, so that both ends close in.
+        halved = np.where(crossed, at_known, at_other / 2)
+        other, at_other = np.where(open_ & crossed, known, other), np.where(open_, halved, at_other)
+        moved = np.abs(guess - known)
+        known, at_known = np.where(open_, guess, known), np.where(open_, at_guess, at_known)
+        open_ &= (moved > 1e-14 * (1 + np.abs(known))) & (at_known != 0)
+        if not open_.any():
+            break
+    _, shape = slope(known)
+    fitted = np.column_stack([shape, shape / theta_at(known) * middle])
+    fitted[~(found & (shape > _MIN_SHAPE))] = np.nan
     return fitted
+
+
+def _gpd_fit(losses: F64, threshold: float) -> F64:
+    return fit_gpd_excesses(losses - threshold)
 
 
 def _gpd_survival(parameters: F64, losses: F64, threshold: float) -> F64:

@@ -1,17 +1,22 @@
-"""Fit the tail of a group's losses beyond what the trials show, with the uncertainty of the fit.
+"""Fit the tail of a group's losses beyond what the trials show, at several thresholds, with the uncertainty of the fit.
 
 Peaks over a threshold (Pickands 1975): the excesses of the worst years follow a generalised Pareto law, fitted by
-maximum likelihood; its quantiles reach beyond the longest return period that the trials support. How uncertain they are
-is seen by fitting again and again to resampled excesses (Efron's bootstrap), which takes minutes.
+maximum likelihood; its quantiles reach beyond the longest return period that the trials support. Which years are the
+worst is a choice: where the law holds, shape and quantiles do not depend on it (Coles 2001, section 4.3.4), so they are
+fitted to the worst 10% of years down to the worst 0.5%. How uncertain each is, is seen by fitting again to resampled
+excesses, and how well it fits, by fitting again to samples of the fitted law: thousands of fits at each threshold.
 
-The fits iterate in scipy, whose exp and log differ in the last bits between hosts, so figures are rounded.
+The fits iterate through exp and log, whose last bits differ between hosts, so figures are rounded.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from riskmill.models.metrics import worst
 from riskmill.models.occurrences import (
     F64,
     check_yelt,
@@ -23,43 +28,68 @@ from riskmill.models.occurrences import (
     trials_of,
 )
 from riskmill.models.registry import model
-from riskmill.outputs import Array, Arrays
+from riskmill.outputs import Array, Arrays, rounded
 
 #: Return periods of the fitted tail, in years.
 TAIL_PERIODS = (250, 500, 1_000, 2_000, 5_000, 10_000)
 
-#: Two-sided confidence of the intervals.
-CONFIDENCE = 0.95
+#: Shares of the years that are the tail: the thresholds.
+TAIL_SHARES = (0.1, 0.05, 0.03, 0.02, 0.015, 0.01, 0.0075, 0.005)
 
-#: Fewer excesses than this are not fitted.
+#: Fewer different excesses than this are not fitted.
 MIN_EXCESSES = 20
 
 #: Significant digits of every figure.
 DIGITS = 6
 
-#: Numbers of Philox's key, beside the seed: one stream each.
-_STREAMS = {"oep": 101, "aep": 102}
+#: Numbers of Philox's key, beside the seed: two streams for each threshold.
+_STREAMS = {"oep": 1000, "aep": 2000}
+
+#: Figures of each threshold, in their order.
+TAIL_FIGURES = (
+    "threshold",
+    "excesses",
+    "shape",
+    "shape_low",
+    "shape_high",
+    "scale",
+    "scale_low",
+    "scale_high",
+    "ks",
+    "ks_p",
+    "ad",
+    "ad_p",
+    "failed_share",
+)
+
+type _Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class TailFitParams(BaseModel):
-    """Parameters of fit_tail: blocks of trials, share of years below the threshold, replicates of the bootstrap."""
+    """Parameters of fit_tail: blocks of trials, replicates of the bootstrap, and the shares of years in the tail."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     blocks: int = Field(ge=1)
     replicates: int = Field(ge=1, le=1_000_000)
     seed: int = Field(ge=0, lt=2**63)
-    level: float = Field(default=0.99, gt=0, lt=1)
+    shares: tuple[_Share, ...] = Field(default=TAIL_SHARES, min_length=1, max_length=100)
 
 
-@model("fit_tail", version=1, params=TailFitParams)
+def tail_work(trials: int, replicates: int, shares: Sequence[float] = TAIL_SHARES) -> float:
+    """Return how many excesses a job of fit_tail fits laws to: what its seconds are in proportion to."""
+    return 2.0 * replicates * trials * sum(shares)
+
+
+@model("fit_tail", version=2, params=TailFitParams)
 def fit_tail(params: TailFitParams, inputs: Sequence[Arrays]) -> dict[str, Array]:
     """Return the fitted tails of a group's largest occurrence of a year (oep) and its annual sum (aep).
 
-    Inputs: [YET of each block, YELT of each block]. Output, float64, T = len(TAIL_PERIODS):
-    return_period [T]; for oep and aep: <x>_fit [5] = threshold, excesses, shape, its lower and upper limit (95%), and
-    <x>, <x>_low, <x>_high [T]. A tail with fewer than MIN_EXCESSES different excesses is nan.
-    Raises ModelError for inputs that do not fit together.
+    Inputs: [YET of each block, YELT of each block]. Output, float64, T = len(TAIL_PERIODS), S = len(shares):
+    return_period [T], share [S]; for oep and aep: <x>_fit [S, len(TAIL_FIGURES)] and <x>, <x>_low, <x>_high [S, T]
+    (losses; intervals 95%). A threshold with fewer than MIN_EXCESSES different excesses is nan, and so is one to which
+    no law of shape above -0.5 can be fitted, but for threshold and excesses. Raises ModelError for inputs that do not
+    fit together.
     """
     yets, yelts, _ = split_blocks(inputs, params.blocks, "YET", "YELT")
     sums: list[F64] = []
@@ -72,66 +102,53 @@ def fit_tail(params: TailFitParams, inputs: Sequence[Arrays]) -> dict[str, Array
             annual = np.zeros(trials_of(yet))
             annual[trial[starts]] = values
             arrays.append(annual)
-    outputs: dict[str, Array] = {"return_period": np.array(TAIL_PERIODS, np.float64)}
+    outputs: dict[str, Array] = {
+        "return_period": np.array(TAIL_PERIODS, np.float64),
+        "share": np.array(params.shares, np.float64),
+    }
     for name, parts in (("oep", tops), ("aep", sums)):
-        outputs |= _tail(name, np.concatenate(parts), params)
+        falling = np.sort(np.concatenate(parts))[::-1]
+        tails = [_tail(falling, share, params, _STREAMS[name] + 2 * at) for at, share in enumerate(params.shares)]
+        for at, suffix in enumerate(("_fit", "", "_low", "_high")):
+            outputs[f"{name}{suffix}"] = rounded(np.array([tail[at] for tail in tails]), DIGITS)
     return outputs
 
 
-def _tail(name: str, losses: F64, params: TailFitParams) -> dict[str, Array]:
-    falling = np.sort(losses)[::-1]
-    count = min(int(losses.size * (1 - params.level)), losses.size - 1)
+def _tail(falling: F64, share: float, params: TailFitParams, stream: int) -> tuple[F64, F64, F64, F64]:
+    """Return figures, quantiles and their lower and upper limits of one threshold."""
+    # Loading scipy.stats takes seconds, and only the fits need it.
+    from riskmill.models.severity_fits import bootstrap_gpd, interval
+
+    figures = dict.fromkeys(TAIL_FIGURES, np.nan)
+    nothing = np.full(len(TAIL_PERIODS), np.nan)
+    count = min(worst(falling.size, Fraction(str(share)))[0], falling.size - 1)
     threshold = float(falling[count])
-    excess = falling[:count] - threshold
-    excess = excess[excess > 0]
-    if np.unique(excess).size < MIN_EXCESSES:
-        nothing = np.full(len(TAIL_PERIODS), np.nan)
-        return {f"{name}_fit": np.full(5, np.nan)} | {f"{name}{suffix}": nothing for suffix in ("", "_low", "_high")}
-    exceeding = excess.size / losses.size
-    shape, scale = _fit(excess)
-    shapes = np.empty(params.replicates)
-    quantiles = np.empty((params.replicates, len(TAIL_PERIODS)))
-    words = np.random.Philox(key=np.array([params.seed, _STREAMS[name]], np.uint64))
-    for number in range(params.replicates):
-        uniform = (words.random_raw(excess.size) >> np.uint64(11)) * 2.0**-53
-        drawn = excess[(uniform * excess.size).astype(np.int64)]
-        shapes[number], of_sample = _fit(drawn)
-        quantiles[number] = _quantiles(threshold, exceeding, shapes[number], of_sample)
-    low, high = (_order_statistic(quantiles, side) for side in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    shape_low, shape_high = (
-        float(_order_statistic(shapes[:, None], side)[0]) for side in ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
-    )
-    return {
-        f"{name}_fit": _rounded(np.array([threshold, excess.size, shape, shape_low, shape_high])),
-        name: _rounded(_quantiles(threshold, exceeding, shape, scale)),
-        f"{name}_low": _rounded(low),
-        f"{name}_high": _rounded(high),
-    }
+    above = falling[:count][falling[:count] > threshold]
+    figures |= {"threshold": threshold, "excesses": above.size}
+    if np.unique(above).size >= MIN_EXCESSES:
+        fit = bootstrap_gpd(above, threshold, bootstrap=params.replicates, seed=params.seed, stream=stream)
+        if fit is not None:
+            exceeding = above.size / falling.size
+            limits = [interval(fit.resampled[:, column]) for column in range(2)]
+            for name, value, (low, high) in zip(("shape", "scale"), fit.law.tolist(), limits, strict=True):
+                figures |= {name: value, f"{name}_low": _nan(low), f"{name}_high": _nan(high)}
+            figures |= {"ks": fit.ks, "ks_p": _nan(fit.ks_p), "ad": fit.ad, "ad_p": _nan(fit.ad_p)}
+            figures["failed_share"] = float(np.isnan(fit.resampled[:, 0]).mean())
+            found = np.array(
+                [interval(column) for column in _quantiles(threshold, exceeding, fit.resampled).T], np.float64
+            )
+            quantiles = _quantiles(threshold, exceeding, fit.law[None, :])[0]
+            return np.array([*figures.values()]), quantiles, found[:, 0], found[:, 1]
+    return np.array([*figures.values()]), nothing, nothing, nothing
 
 
-def _fit(excess: F64) -> tuple[float, float]:
-    """Return shape and scale of a generalised Pareto law by maximum likelihood."""
-    # Loading scipy.stats takes seconds, and only this model needs it.
-    from scipy import stats
-
-    shape, _, scale = stats.genpareto.fit(excess, floc=0)
-    return float(shape), float(scale)
+def _nan(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
-def _quantiles(threshold: float, exceeding: float, shape: float, scale: float) -> F64:
-    """Return the losses of TAIL_PERIODS; a period within the threshold's own is the threshold."""
-    ratio = np.maximum(exceeding * np.array(TAIL_PERIODS, np.float64), 1.0)
-    if abs(shape) < 1e-9:
-        return np.asarray(threshold + scale * np.log(ratio))
-    return np.asarray(threshold + scale / shape * (ratio**shape - 1))
-
-
-def _order_statistic(values: F64, probability: float) -> F64:
-    """Return the order statistic of each column [replicates, columns] at a probability."""
-    ordered = np.sort(values, axis=0)
-    return np.asarray(ordered[min(int(probability * len(ordered)), len(ordered) - 1)])
-
-
-def _rounded(values: F64) -> F64:
-    """Return the values with DIGITS significant digits, as decimal text has them."""
-    return np.array([float(f"{value:.{DIGITS}g}") for value in values.tolist()])
+def _quantiles(threshold: float, exceeding: float, laws: F64) -> F64:
+    """Return the losses of TAIL_PERIODS by each law [laws, T]; a period within the threshold's own is the threshold."""
+    log = np.log(np.maximum(exceeding * np.array(TAIL_PERIODS, np.float64), 1.0))
+    shape, scale = laws[:, :1], laws[:, 1:]
+    safe = np.where(np.abs(shape) < 1e-9, 1e-9, shape)
+    return np.asarray(threshold + scale * np.expm1(safe * log) / safe)
