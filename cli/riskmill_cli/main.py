@@ -289,7 +289,9 @@ def status(run_id: RunId = None, cloud: Cloud = "auto", stack: Stack = STACK, as
             emit(run | {"failures": failures})
             return
         counts = ", ".join(f"{run[n]:,} {w}" for n, w in _COUNTS.items() if n in run)
-        console.print(f"run [bold]{run['run_id']}[/]: {run['status']} ({run['phase']}) · {counts}")
+        asked = run.get("options", {}).get("secondary_uncertainty")
+        also = f" · secondary uncertainty {asked}" if asked is not None else ""
+        console.print(f"run [bold]{run['run_id']}[/]: {run['status']} ({run['phase']}) · {counts}{also}")
         for (round_number, wave), planned in waves_of(run):
             finished, batches = wave_progress(run, round_number, wave)
             console.print(
@@ -358,7 +360,7 @@ def results(
     out: Annotated[Path, typer.Option(help="folder to write the tables to")] = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Fetch a run's tables (ORD's EPT, groups, deals, layers) as CSV and Parquet."""
+    """Fetch a run's tables (ORD's EPT, groups, perils, deals, layers) as CSV and Parquet (docs/results.md)."""
     from riskmill_cli.results_files import write_tables
 
     with told(as_json):

@@ -81,7 +81,8 @@ def told(as_json: bool) -> Iterator[None]:
             console.print(f"[red]✗[/] {escape(fault)}")
         if len(error.faults) > FAULTS_SHOWN:
             console.print(f"… and {len(error.faults) - FAULTS_SHOWN} more (--json lists all)")
-        console.print(f"[red]{len(error.faults)} fault(s)[/]; nothing was uploaded")
+        number = len(error.faults)
+        console.print(f"[red]{number} fault{'' if number == 1 else 's'}[/]; nothing was done")
         raise typer.Exit(BAD_INPUT) from error
     except (RiskmillError, BotoCoreError, ClientError) as error:
         if as_json:

@@ -33,10 +33,13 @@ def print_summary(summary: Summary, console: Console) -> None:
             (facts.name, "bold"),
             f"  as at {facts.as_at}  {facts.trials:,} trials  {facts.deals:,} deals, {facts.layers:,} layers",
             f"  amounts in {facts.currency}",
-            f"  secondary uncertainty {'on' if summary.sampled else 'off'}",
         )
     )
+    console.print(f"secondary uncertainty {'on' if summary.sampled else 'off'}", highlight=False)
     console.print(_groups(summary, console.width))
+    top = summary.top("gross")
+    if top is not None and top.perils:
+        console.print(_perils(summary))
     if summary.deals:
         console.print(_deals(summary, console.width))
     if summary.tail_fits:
@@ -46,7 +49,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     where = ", ".join(f"{count:,} on {name}" for name, count in sorted(run.compute.items()))
     console.print(
         f"{run.jobs:,} jobs: {run.cached:,} cached, {run.computed:,} computed, {run.failed:,} failed; "
-        f"{run.batches:,} batches{f' ({where})' if where else ''}, {run.rounds} rounds, {duration(run.seconds)}",
+        f"{run.batches:,} batches{f' ({where})' if where else ''}, "
+        f"{run.rounds} round{'' if run.rounds == 1 else 's'}, {duration(run.seconds)}",
         highlight=False,
     )
     for error in summary.errors:
@@ -84,6 +88,23 @@ def _groups(summary: Summary, width: int) -> Table:
         perspective = UNTOUCHED if untouched else group.perspective
         table.add_row(Text(name), Text(perspective, style=style), *(Text(cell, style=style) for cell in cells))
         previous = group.group_id
+    return table
+
+
+def _perils(summary: Summary) -> Table:
+    """Return the table of the top group's perils, gross, the largest part of the tail first."""
+    tail = f"TVaR {summary.tail * 100:g}%"
+    table = Table(title="Perils (gross)", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.add_column("Peril", overflow="ellipsis", no_wrap=True, max_width=24)
+    for heading in ("AAL", "± s.e.", "OEP 1/100", "AEP 1/100", "co-TVaR", "± s.e.", f"of {tail}"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    top = summary.top("gross")
+    for peril in sorted(top.perils if top else (), key=lambda peril: -(peril.co_tvar or 0.0)):
+        point = peril.at(100)
+        figures = (peril.aal, peril.aal_se, *((point.oep, point.aep) if point else (None, None)))
+        part = peril.co_tvar / summary.tvar if peril.co_tvar is not None and summary.tvar else None
+        cells = [compact(value) for value in (*figures, peril.co_tvar, peril.co_tvar_se)]
+        table.add_row(Text(peril.peril), *cells, percent(part))
     return table
 
 

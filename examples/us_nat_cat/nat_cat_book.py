@@ -434,7 +434,7 @@ def _add_outwards(maker: _Maker) -> None:
         book.outwards.append(
             {
                 "contract_id": f"R-XL-{number}",
-                "name": f"Whole account catastrophe retro, layer {number}",
+                "name": f"Whole account cat, layer {number}",
                 "group_id": TOP,
                 "priority": 1,
                 "type": "CXL",

@@ -81,6 +81,26 @@ def test_a_good_portfolio_is_validated_without_any_cloud(tmp_path: Path, folder:
     assert facts["faults"] == []
 
 
+def test_a_portfolio_whose_losses_cannot_be_sampled_is_refused_when_a_run_is_to_sample_them(
+    tmp_path: Path, folder: Path
+) -> None:
+    """`validate` lists the rows that want an exposure; without the option nothing is wrong; another word is refused."""
+    elts = [line.split(",") for line in (folder / "elts.csv").read_text().splitlines()]
+    at = elts[0].index("exposure")
+    bare = "\n".join(
+        ",".join([*row[:at], *([""] if number else row[at : at + 1]), *row[at + 1 :]])
+        for number, row in enumerate(elts)
+    )
+    (folder / "elts.csv").write_text(bare + "\n")
+    assert answer(riskmill(None, tmp_path, "validate", str(folder), "--json"))["faults"] == []
+    refused = riskmill(None, tmp_path, "validate", str(folder), "--secondary-uncertainty", "on", "--json")
+    assert refused.returncode == 2
+    faults = json.loads(refused.stdout)["faults"]
+    assert faults[0].startswith("elts.csv:2: exposure: is empty, and secondary uncertainty needs it")
+    assert all(fault.startswith("elts.csv:") for fault in faults)
+    assert riskmill(None, tmp_path, "rollup", str(folder), "--secondary-uncertainty", "maybe").returncode == 2
+
+
 def test_a_command_without_a_cloud_says_in_one_line_what_to_do(tmp_path: Path) -> None:
     done = riskmill(None, tmp_path, "runs", "--cloud", "local")
     assert done.returncode == 1

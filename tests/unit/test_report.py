@@ -195,6 +195,26 @@ def test_the_terminal_names_groups_deals_and_failures(summary: Summary) -> None:
     assert "negative mean loss" in text
 
 
+def test_the_terminal_shows_the_top_groups_perils_the_largest_part_of_the_tail_first(summary: Summary) -> None:
+    top = summary.top("gross")
+    assert top is not None
+    console = Console(width=120, file=io.StringIO())
+    with console.capture() as captured:
+        print_summary(summary, console)
+    lines = captured.get().splitlines()
+    begin = next(at for at, line in enumerate(lines) if "Perils (gross)" in line)
+    perils = sorted(top.perils, key=lambda peril: -(peril.co_tvar or 0))
+    rows = [line for line in lines[begin:] if line.strip().startswith(tuple(peril.peril for peril in perils))]
+    assert [row.split("  ")[1].strip() for row in rows] == [peril.peril for peril in perils]
+    for row, peril in zip(rows, perils, strict=True):
+        assert compact(peril.aal) in row
+        assert compact(peril.co_tvar_se) in row
+    bare = tuple(group.model_copy(update={"perils": ()}) for group in summary.groups)
+    with console.capture() as captured:
+        print_summary(summary.model_copy(update={"groups": bare}), console)
+    assert "Perils" not in captured.get()
+
+
 def test_square_brackets_in_names_are_not_the_terminals_markup(summary: Summary) -> None:
     deal = summary.deals[0].model_copy(update={"cedant": "[red]Cedant[/red]", "co_tvar": 1e12})
     facts = summary.portfolio.model_copy(update={"name": "[bold]Book[/bold]"})

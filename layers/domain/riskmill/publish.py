@@ -195,9 +195,10 @@ def _with_tails(
         sums[group_id] = (
             math.fsum(part[0] for part in found),
             math.fsum(part[1] for part in found),
-            # a sum's standard error is at most the sum of its parts'
             math.fsum(errors) if len(errors) == len(found) else None,
         )
+    every = sums[portfolio.group][2]
+    whole_net = float(targets[measure_name(portfolio.group, "net")]["tvar_se"][0])
     top = targets[measure_name(portfolio.group, "gross")]
     whole = float(top["tvar"][0]), float(top["tvar_se"][0])
     compared = {portfolio.group: dict(zip(_COMPARED, (whole[1], *whole), strict=True))}
@@ -212,9 +213,22 @@ def _with_tails(
         if result.perspective == "gross":
             update = {"co_tvar": gross, **compared[result.group_id]}
         elif result.perspective == "net":
-            update = {"co_tvar": net, "co_tvar_se": result.tvar_se if result.top else net_error}
+            update = {
+                "co_tvar": net,
+                "co_tvar_se": result.tvar_se if result.top else _at_most(net_error, every, whole_net),
+            }
         changed.append(GroupResult.model_validate(result.model_dump() | update))
     return tuple(changed)
+
+
+def _at_most(error: float | None, every: float | None, whole: float) -> float | None:
+    """Return an upper bound of the standard error of a group's net co-TVaR, from the sums of deals' errors.
+
+    A sum's standard error is at most the sum of its parts'; and the group is the whole less all other deals.
+    """
+    if error is None or every is None:
+        return None
+    return min(error, whole + (every - error)) if math.isfinite(whole) else error
 
 
 def _facts(portfolio: Portfolio, key: str) -> PortfolioFacts:

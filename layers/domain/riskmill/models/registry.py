@@ -71,7 +71,8 @@ def find_model(text: str) -> Model:
     versions = sorted(version for known, version in MODELS if known == name)
     if not versions:
         near = difflib.get_close_matches(name, {known for known, _ in MODELS}, n=1)
-        raise ModelError(f"no model {name!r}" + (f" (did you mean {near[0]}?)" if near else ""))
+        hint = f"did you mean {near[0]}?" if near else "`riskmill models` lists them"
+        raise ModelError(f"no model {name!r} ({hint})")
     if not at:
         return MODELS[name, versions[-1]]
     if not number.isascii() or not number.isdigit() or int(number) not in versions:
