@@ -79,8 +79,7 @@ def read_file(path: Path, table: Table, names: Mapping[str, str], faults: FaultL
     """
     try:
         if path.suffix.lower() == ".parquet":
-            with path.open("rb") as stream:
-                content = pq.ParquetFile(stream).read()
+            content = _parquet_content(path)
             content = content.rename_columns([names.get(name.lower(), name) for name in content.column_names])
             known = _check_header(path.name, content.column_names, table, faults)
             return _sheet(path.name, table, content, None, 1, faults) if known else None
@@ -113,10 +112,18 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _read_parquet(path: Path, table: Table, faults: FaultList) -> Sheet | None:
+def _parquet_content(path: Path) -> pa.Table:
+    """Return what a Parquet file holds. Raises OSError or pa.ArrowException."""
     # ParquetFile, not read_table: that one would take a folder of this name for a data set
     with path.open("rb") as stream:
-        content = pq.ParquetFile(stream).read()
+        try:
+            return pq.ParquetFile(stream).read()
+        except UnicodeDecodeError as error:  # a damaged column's name
+            raise pa.ArrowInvalid(f"a name in it is not UTF-8: {error}") from error
+
+
+def _read_parquet(path: Path, table: Table, faults: FaultList) -> Sheet | None:
+    content = _parquet_content(path)
     if not _check_header(path.name, content.column_names, table, faults):
         return None
     return _sheet(path.name, table, content, None, 1, faults)

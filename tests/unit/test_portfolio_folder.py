@@ -931,6 +931,14 @@ def test_a_number_in_a_cell_reads_as_the_double_nearest_to_it(
         assert [layer.terms.premium for layer in deal.layers] == [float(text) for text in cells]
 
 
+def test_a_parquet_file_whose_column_names_are_damaged_is_a_fault(tmp_path: Path) -> None:
+    file = write_tiny_portfolio(tmp_path, parquet=True) / "perils.parquet"
+    file.write_bytes(file.read_bytes().replace(b"peril", b"p\x80ril"))
+    with pytest.raises(PortfolioInvalid) as refused:
+        read_folder(tmp_path)
+    assert any(line.startswith("perils.parquet: cannot be read: ") for line in refused.value.faults)
+
+
 @given(data=st.data())
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damage_to_a_file_ends_in_anything_but_faults(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
