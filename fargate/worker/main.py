@@ -52,6 +52,7 @@ def work(number: int) -> None:
         partial(steps().run_batch, where="fargate"),
         keep=steps().claims.keep,
         release=steps().claims.end,
+        prepare=steps().prepare,
         work_may_come=lambda: scaling().table.work_may_come(time.time()),
         alive=alive,
     )

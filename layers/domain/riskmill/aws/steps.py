@@ -23,7 +23,7 @@ from riskmill.aws.control import ControlTable
 from riskmill.aws.index import OutputIndex, index_of
 from riskmill.aws.objects import Bucket, Outputs
 from riskmill.aws.queues import send_all
-from riskmill.compute import Limits
+from riskmill.compute import Limits, inputs_of
 from riskmill.compute import run_batch as run_jobs
 from riskmill.errors import (
     AccessRefused,
@@ -83,6 +83,7 @@ class Steps:
         self.bucket = Bucket(settings.bucket)
         self.control = ControlTable(settings.control_table)
         self.claims = Claims(settings.control_table, settings.visibility_seconds)
+        self._prepared: tuple[tuple[Any, ...], list[Job]] | None = None
 
     @property
     def index(self) -> OutputIndex:
@@ -229,7 +230,19 @@ class Steps:
         )
         return manifest
 
+    def prepare(self, item: Mapping[str, Any]) -> None:
+        """Read a batch's jobs and begin to fetch their inputs, while another batch is at work.
+
+        It claims and counts nothing: whoever begins the batch does. Raises TransientError.
+        """
+        jobs = self._jobs(item)
+        self._prepared = (_range(item), jobs)
+        _outputs(self.settings).expect_later(inputs_of(jobs))
+
     def _jobs(self, item: Mapping[str, Any]) -> list[Job]:
+        prepared, self._prepared = self._prepared, None
+        if prepared and prepared[0] == _range(item):
+            return prepared[1]
         lines = self.bucket.get(item["object"], start=item["start"], end=item["end"]).splitlines()
         return [Job.from_dict(json.loads(line)) for line in lines]
 
@@ -529,6 +542,11 @@ def _outputs(settings: Settings) -> Outputs:
         retention_seconds=settings.retention_seconds,
         requeue=requeue,
     )
+
+
+def _range(item: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where an item's jobs stand."""
+    return item["object"], item["start"], item["end"]
 
 
 def _to_run(graph: JobGraph, status: NDArray[np.uint8]) -> NDArray[np.bool_]:
