@@ -27,7 +27,8 @@ from riskmill.quotas import FARGATE_MINIMUM, HISTORY_EVENTS, LAUNCH_BURST, LAUNC
 type Action = Literal["restart", "launch", "wait", "stop"]
 type Reason = Literal["throttled", "capacity", "quota", "refused"]
 
-#: ECS shows a launched task within seconds; for this long a launch is believed rather than a lower count.
+#: ECS shows a launched task within seconds; for this long a launch that it has not shown yet is believed rather than a
+#: lower count. Once it was shown, a lower count means that tasks have ended.
 BELIEVED_SECONDS = 15.0
 
 #: Seconds between iterations: while tasks are missing (a little less than what refills half of the launch bucket, so
@@ -291,7 +292,9 @@ def _take_answers(state: State, answers: Sequence[Answer], seen: Mapping[str, Se
 
 def _present(state: State, pool: str, seen: Seen, now: float) -> int:
     """Return the tasks of a pool: what ECS shows, or what launches of the last seconds say if that is more."""
-    state.carried = [c for c in state.carried if c[0] > now - BELIEVED_SECONDS]
+    state.carried = [
+        c for c in state.carried if c[0] > now - BELIEVED_SECONDS and not (c[1] == pool and seen.tasks >= c[2])
+    ]
     state.present[pool] = max([seen.tasks, *(int(c[2]) for c in state.carried if c[1] == pool)])
     return state.present[pool]
 

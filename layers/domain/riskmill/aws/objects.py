@@ -154,13 +154,14 @@ class Outputs:
         """Begin to fetch these objects in order; only a few are fetched ahead of the reader."""
         wanted = set(refs)
         with self._lock:
-            self._expected, self._later = deque(refs), deque()
             # what was fetched early is kept, unless that failed: it may be there by now
             self._fetching = {
                 ref: future
                 for ref, future in self._fetching.items()
                 if ref in wanted and ref not in self._held and not (future.done() and future.exception())
             }
+            self._expected = deque(ref for ref in refs if ref not in self._fetching)
+            self._later.clear()
             self._fetch_ahead()
 
     def expect_later(self, refs: Sequence[str]) -> None:
