@@ -113,9 +113,27 @@ class Fargate:
         return Killer(self, run_id, poisoned)
 
     @contextlib.contextmanager
-    def configured(self, **variables: str) -> Iterator[None]:
-        """The scaler's function with other environment variables for as long as this lasts."""
+    def noticing(self, seconds: int) -> Iterator[None]:
+        """From here on, workers whose death is noticed after so many seconds; a slow one may be taken for dead."""
         function = self.rollups.function("ScaleWorkersFunction")
+        before = self.rollups.lambda_client.get_function_configuration(FunctionName=function)["Environment"]
+        changed = {}
+        for name in ("STANDARD_TASK", "LARGE_TASK"):
+            known = self.ecs.describe_task_definition(taskDefinition=before["Variables"][name])["taskDefinition"]
+            (container,) = known["containerDefinitions"]
+            others = [entry for entry in container["environment"] if entry["name"] != "VISIBILITY_SECONDS"]
+            container["environment"] = [*others, {"name": "VISIBILITY_SECONDS", "value": str(seconds)}]
+            made = self.ecs.register_task_definition(
+                family=f"{known['family']}-quick", containerDefinitions=[container]
+            )
+            changed[name] = made["taskDefinition"]["taskDefinitionArn"]
+        with self.configured(**changed):
+            yield
+
+    @contextlib.contextmanager
+    def configured(self, name: str = "ScaleWorkersFunction", **variables: str) -> Iterator[None]:
+        """A function (the scaler's) with other environment variables for as long as this lasts."""
+        function = self.rollups.function(name)
         client = self.rollups.lambda_client
         before = client.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
         client.update_function_configuration(FunctionName=function, Environment={"Variables": before | variables})
@@ -199,19 +217,50 @@ def test_a_worker_that_is_killed_costs_a_larger_task_and_no_byte(rollups: Rollup
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
+def test_a_process_that_is_killed_for_its_memory_costs_its_batch_a_larger_task_and_its_task_lives_on(
+    rollups: Rollups, fargate: Fargate
+) -> None:
+    """The kernel's memory killer takes the largest process of a container: one at work, not the one that watches."""
+    prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
+    run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
+    wait_until(lambda: bool(fargate.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
+    (task,) = fargate.tasks(0)
+    for worker in fargate.busy():
+        worker.kill()
+    wait_until(lambda: bool(fargate.tasks(1)), "a large task starts", seconds=60)
+    assert fargate.tasks(0) == [task]
+    ended = rollups.finish(run_id)
+    assert ended.status == "SUCCEEDED"
+    first = next(batch for batch in ended.batches if batch["batch_id"] == "r0-w0-b0")
+    assert (first["deaths"], first["size"], first["why"]) == (1, "large", "its task was killed: in a larger one")
+    assert same_bytes(rollups, prepared)
+
+
+def test_what_needs_more_memory_than_a_standard_process_has_is_planned_for_a_large_task(
+    rollups: Rollups, fargate: Fargate
+) -> None:
+    prepared = tiny_portfolio(seed=fresh_seed())
+    with fargate.configured("PlanWavesFunction", LAMBDA_MEMORY="128", WORKER_MEMORY="256"):
+        ended = rollups.roll_up(prepared, compute="auto", parallelism=1)
+    assert (ended.status, ended.rounds) == ("SUCCEEDED", 1)
+    assert {(batch["where"], batch["size"]) for batch in ended.batches} == {("fargate", "large")}
+    assert {batch["why"] for batch in ended.batches} == {"more memory than Lambda's 128 MB with a margin of 1.5"}
+    assert same_bytes(rollups, prepared)
+
+
 def test_a_job_that_kills_every_worker_ends_up_alone_and_fails_with_the_history_of_its_attempts(
     rollups: Rollups, fargate: Fargate
 ) -> None:
     """The year-event table is the first job of its batch: whatever piece holds it kills its worker."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=2, trials=100_000)
-    run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
-    killer = fargate.kill_on_claim(run_id, lambda batch: "b" not in batch.removeprefix("r0-w0-b0"))
-    killer.start()
-    try:
-        ended = rollups.finish(run_id, seconds=300)
-    finally:
-        killer.end()
+    with fargate.noticing(3), ended_scalers(fargate):
+        run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
+        killer = fargate.kill_on_claim(run_id, lambda batch: "b" not in batch.removeprefix("r0-w0-b0"))
+        killer.start()
+        try:
+            ended = rollups.finish(run_id, seconds=300)
+        finally:
+            killer.end()
     graph = run_directly(prepared).graph
     assert (ended.status, ended.error) == ("FAILED", "JobsFailed")
     assert ended.cause.startswith("simulate_years years block 0: simulate_years version 1 kills its workers: 2 of 2 ")
@@ -228,7 +277,6 @@ def test_a_job_that_kills_every_worker_ends_up_alone_and_fails_with_the_history_
     assert set(unfinished.values()) == {"failed", "blocked by a failed input"}
 
 
-@pytest.mark.long
 def test_a_batch_that_is_killed_on_lambda_goes_to_fargate(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="auto", parallelism=1)
@@ -242,17 +290,39 @@ def test_a_batch_that_is_killed_on_lambda_goes_to_fargate(rollups: Rollups, farg
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
-def test_what_a_batch_had_no_time_for_on_lambda_goes_on_on_fargate(rollups: Rollups, fargate: Fargate) -> None:
-    prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
+@contextlib.contextmanager
+def lambda_timeout(rollups: Rollups, seconds: int) -> Iterator[None]:
+    """run_batch with another Timeout; a batch keeps ten seconds of it back for its end."""
     function = rollups.function("RunBatchFunction")
-    key = rollups.upload(prepared)
     before = rollups.lambda_client.get_function_configuration(FunctionName=function)["Timeout"]
-    rollups.lambda_client.update_function_configuration(FunctionName=function, Timeout=11)
+    rollups.lambda_client.update_function_configuration(FunctionName=function, Timeout=seconds)
     try:
-        ended = rollups.finish(rollups.start(key, compute="auto", parallelism=1))
+        yield
     finally:
         rollups.lambda_client.update_function_configuration(FunctionName=function, Timeout=before)
+
+
+def test_a_batch_that_is_stuck_on_lambda_times_out_and_goes_to_fargate(rollups: Rollups, fargate: Fargate) -> None:
+    """SIGSTOP within its first job: it cannot look at the clock any more, and Lambda's own ends it."""
+    prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
+    key = rollups.upload(prepared)
+    with lambda_timeout(rollups, 11):
+        run_id = rollups.start(key, compute="auto", parallelism=1)
+        rollups.wait_for_batch(run_id)
+        for worker in rollups.workers(rollups.function("RunBatchFunction")):
+            worker.send_signal(signal.SIGSTOP)
+        ended = rollups.finish(run_id)
+    assert (ended.status, ended.rounds) == ("SUCCEEDED", 1)
+    first = next(batch for batch in ended.batches if batch["batch_id"] == "r0-w0-b0")
+    assert (first["where"], first["why"]) == ("fargate", "escalated from Lambda: Sandbox.Timedout")
+    assert same_bytes(rollups, prepared)
+
+
+def test_what_a_batch_had_no_time_for_on_lambda_goes_on_on_fargate(rollups: Rollups, fargate: Fargate) -> None:
+    prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
+    key = rollups.upload(prepared)
+    with lambda_timeout(rollups, 11):
+        ended = rollups.finish(rollups.start(key, compute="auto", parallelism=1))
     assert (ended.status, ended.rounds) == ("SUCCEEDED", 1)
     moved = [batch for batch in ended.batches if batch["where"] == "fargate"]
     assert {batch["why"] for batch in moved} == {"escalated from Lambda: it ran out of time"}
@@ -262,7 +332,6 @@ def test_what_a_batch_had_no_time_for_on_lambda_goes_on_on_fargate(rollups: Roll
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
 def test_a_message_that_is_delivered_twice_is_left_to_the_worker_that_has_it(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -285,7 +354,6 @@ def test_a_message_that_is_delivered_twice_is_left_to_the_worker_that_has_it(
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
 def test_a_stuck_worker_loses_its_batch_to_another(rollups: Rollups, fargate: Fargate) -> None:
     """SIGSTOP: no heartbeat, no keeping of the message. When it wakes up, nobody waits for its answer any more."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
@@ -306,7 +374,6 @@ def test_a_stuck_worker_loses_its_batch_to_another(rollups: Rollups, fargate: Fa
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
 def test_a_batch_whose_heartbeat_is_lost_is_planned_again(rollups: Rollups, fargate: Fargate) -> None:
     """Nobody takes the message within HeartbeatSeconds: Settle finds no manifest, and another round runs it."""
     prepared = tiny_portfolio(seed=fresh_seed())
@@ -319,7 +386,6 @@ def test_a_batch_whose_heartbeat_is_lost_is_planned_again(rollups: Rollups, farg
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
 def test_what_a_cancelled_run_leaves_on_the_queue_is_dropped_by_the_next_workers(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -344,7 +410,6 @@ def test_what_a_cancelled_run_leaves_on_the_queue_is_dropped_by_the_next_workers
     assert rollups.control.batches(run_id) == []
 
 
-@pytest.mark.long
 def test_run_task_throttled_without_capacity_and_refused_only_delays_a_run(rollups: Rollups, fargate: Fargate) -> None:
     fargate.faults(
         {"error": "ThrottlingException", "message": "Rate exceeded"},
@@ -367,7 +432,6 @@ def test_run_task_throttled_without_capacity_and_refused_only_delays_a_run(rollu
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
 def test_a_run_whose_budget_is_spent_is_ended_and_says_so(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     with fargate.configured(RUN_BUDGET="0.0000001"):
@@ -380,7 +444,6 @@ def test_a_run_whose_budget_is_spent_is_ended_and_says_so(rollups: Rollups, farg
     assert run["error"].startswith("BudgetSpent: Fargate has cost what RunBudget (1e-07 dollars)")
 
 
-@pytest.mark.long
 def test_a_scaler_that_is_stopped_from_outside_is_succeeded_while_there_is_demand(
     rollups: Rollups, fargate: Fargate
 ) -> None:
@@ -396,7 +459,6 @@ def test_a_scaler_that_is_stopped_from_outside_is_succeeded_while_there_is_deman
     assert same_bytes(rollups, prepared)
 
 
-@pytest.mark.long
 def test_a_second_scaler_finds_the_first_and_ends(rollups: Rollups, fargate: Fargate) -> None:
     with waiting_run(rollups):
         rollups.lambda_client.invoke(
@@ -430,14 +492,13 @@ def waiting_run(rollups: Rollups) -> Iterator[str]:
         rollups.control.update_run(run_id, status="SUCCEEDED")
 
 
-@pytest.mark.long
 def test_1_600_iterations_hand_over_three_times_without_a_gap_or_a_double(
     rollups: Rollups, fargate: Fargate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     iterations = 1_600
     before = {e["executionArn"] for e in executions(fargate)}
     generation = fargate.table.lease().get("generation", 0)
-    with fargate.configured(SCALER_WAIT="0.001"), stopping(fargate), waiting_run(rollups):
+    with fargate.configured(SCALER_WAIT="0.001"), ended_scalers(fargate), waiting_run(rollups):
         rollups.lambda_client.invoke(
             FunctionName=rollups.function("EnsureScalerFunction"), Payload=json.dumps({"run_id": "any"})
         )
@@ -480,7 +541,7 @@ def test_1_600_iterations_hand_over_three_times_without_a_gap_or_a_double(
 
 
 @contextlib.contextmanager
-def stopping(fargate: Fargate) -> Iterator[None]:
+def ended_scalers(fargate: Fargate) -> Iterator[None]:
     """At the end, wait until no scaler runs: changing its function ends an invocation that is at work."""
     yield
     wait_until(lambda: not fargate.running_scalers(), "the last one stops")
@@ -511,7 +572,6 @@ def scaled(fargate: Fargate, arn: str) -> int:
     )
 
 
-@pytest.mark.long
 def test_the_agents_tasks_are_processes_where_docker_has_no_image(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=30, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", **SMALL_BATCHES)
@@ -523,7 +583,6 @@ def test_the_agents_tasks_are_processes_where_docker_has_no_image(rollups: Rollu
     assert described["stoppedReason"] == "Essential container exited: 0"
 
 
-@pytest.mark.long
 def test_a_task_that_is_stopped_gives_its_batch_back(rollups: Rollups, fargate: Fargate) -> None:
     """StopTask sends SIGTERM: the worker gives the message back at once, and that is no death."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
