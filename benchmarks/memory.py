@@ -38,8 +38,14 @@ NOISE_MB = 8.0
 def run_all(folder: Path, trials: int, *, sampled: bool) -> list[dict[str, Any]]:
     """Run every job of the example with so many trials; return the chosen job of each model, with its inputs' files."""
     prepared = read_folder(folder)
+    pricing = prepared.portfolio.pricing.model_copy(update={"cost_of_capital": 0.06})  # which needs price_tail
     portfolio = prepared.portfolio.model_copy(
-        update={"trials": trials, "tail_fit_replicates": REPLICATES, "secondary_uncertainty": sampled}
+        update={
+            "trials": trials,
+            "tail_fit_replicates": REPLICATES,
+            "secondary_uncertainty": sampled,
+            "pricing": pricing,
+        }
     )
     graph = rollup_graph(portfolio)
     kept = BUILD / f"memory-{trials}{'-sampled' if sampled else ''}"

@@ -83,13 +83,23 @@ class Fargate:
 
     def busy(self) -> list[psutil.Process]:
         """The processes that work, without those that watch them."""
-        return [process for process in self.workers() if "spawn_main" in " ".join(process.cmdline())]
+        return works(self.workers())
 
     def end_workers(self) -> None:
         """Kill whatever still waits for work."""
         for worker in self.workers():
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
+
+    def at_work(self, run_id: str) -> list[psutil.Process]:
+        """Wait until a worker has begun a batch; all workers' processes, those that watch among them.
+
+        They are looked for before the batch begins, since that takes long on a busy machine, and a batch does not.
+        """
+        wait_until(lambda: bool(self.busy()), "a worker starts", seconds=60)
+        found = self.workers()
+        wait_until(lambda: bool(self.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
+        return found
 
     def running_scalers(self) -> list[str]:
         """ARNs of the scaler's executions that run."""
@@ -121,10 +131,17 @@ class Fargate:
         for name in ("STANDARD_TASK", "LARGE_TASK"):
             known = self.ecs.describe_task_definition(taskDefinition=before["Variables"][name])["taskDefinition"]
             (container,) = known["containerDefinitions"]
-            others = [entry for entry in container["environment"] if entry["name"] != "VISIBILITY_SECONDS"]
-            container["environment"] = [*others, {"name": "VISIBILITY_SECONDS", "value": str(seconds)}]
+            environment = {entry["name"]: str(entry["value"]) for entry in container["environment"]}
+            environment["VISIBILITY_SECONDS"] = str(seconds)
             made = self.ecs.register_task_definition(
-                family=f"{known['family']}-quick", containerDefinitions=[container]
+                family=f"{known['family']}-quick",
+                containerDefinitions=[
+                    {
+                        "name": container["name"],
+                        "image": container["image"],
+                        "environment": [{"name": key, "value": value} for key, value in environment.items()],
+                    }
+                ],
             )
             changed[name] = made["taskDefinition"]["taskDefinitionArn"]
         with self.configured(**changed):
@@ -152,13 +169,21 @@ class Killer(threading.Thread):
         self.killed: list[str] = []
         self._owners = set[str]()
         self._done = threading.Event()
+        #: looked for all the time, since that takes longer than a job on a busy machine
+        self._workers: list[psutil.Process] = []
+        self._looks = threading.Thread(target=self._look, daemon=True)
+
+    def _look(self) -> None:
+        while not self._done.wait(0.1):
+            self._workers = self._fargate.workers()
 
     def run(self) -> None:
+        self._looks.start()
         while not self._done.wait(0.005):
             for batch in self._fargate.in_hand(self._run_id):
                 if batch["owner"] not in self._owners and self._poisoned(batch["batch_id"]):
                     # at most one batch at a time is claimed in these tests, so any worker that is busy is the one
-                    for worker in self._fargate.workers():
+                    for worker in self._workers:
                         with contextlib.suppress(psutil.NoSuchProcess):
                             worker.kill()
                     self._owners.add(batch["owner"])
@@ -167,6 +192,30 @@ class Killer(threading.Thread):
     def end(self) -> None:
         self._done.set()
         self.join()
+        self._looks.join()
+
+
+def works(workers: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that work, without those that watch them."""
+    found = []
+    for process in workers:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def lambdas_at_work(rollups: Rollups, prepared: Any) -> tuple[str, list[psutil.Process]]:
+    """Start a rollup, wait until its batch has begun on Lambda; its id, and the processes that may have it.
+
+    They are there before, from another rollup: looking for them takes long on a busy machine, and a batch does not.
+    """
+    assert rollups.roll_up(tiny_portfolio(seed=fresh_seed())).status == "SUCCEEDED"
+    processes_of_batches = rollups.workers(rollups.function("RunBatchFunction"))
+    assert processes_of_batches
+    run_id = rollups.start(rollups.upload(prepared), compute="auto", parallelism=1)
+    rollups.wait_for_batch(run_id)
+    return run_id, processes_of_batches
 
 
 def same_bytes(rollups: Rollups, prepared: Any) -> bool:
@@ -207,8 +256,7 @@ def test_a_rollup_on_fargate_scales_from_nothing_to_n_workers_and_back_to_nothin
 def test_a_worker_that_is_killed_costs_a_larger_task_and_no_byte(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
-    wait_until(lambda: bool(fargate.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
-    for worker in fargate.workers():
+    for worker in fargate.at_work(run_id):
         worker.kill()
     ended = rollups.finish(run_id)
     assert ended.status == "SUCCEEDED"
@@ -223,10 +271,9 @@ def test_a_process_that_is_killed_for_its_memory_costs_its_batch_a_larger_task_a
     """The kernel's memory killer takes the largest process of a container: one at work, not the one that watches."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
-    wait_until(lambda: bool(fargate.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
-    (task,) = fargate.tasks(0)
-    for worker in fargate.busy():
+    for worker in works(fargate.at_work(run_id)):
         worker.kill()
+    (task,) = fargate.tasks(0)
     wait_until(lambda: bool(fargate.tasks(1)), "a large task starts", seconds=60)
     assert fargate.tasks(0) == [task]
     ended = rollups.finish(run_id)
@@ -263,7 +310,8 @@ def test_a_job_that_kills_every_worker_ends_up_alone_and_fails_with_the_history_
             killer.end()
     graph = run_directly(prepared).graph
     assert (ended.status, ended.error) == ("FAILED", "JobsFailed")
-    assert ended.cause.startswith("simulate_years years block 0: simulate_years version 1 kills its workers: 2 of 2 ")
+    said = "simulate_years years block 0: simulate_years version 1 kills its workers: 2 of 2 "
+    assert ended.cause.startswith(said), (ended.cause, ended.states, killer.killed, ended.batches)
     # standard, large; then each half once, and the job alone twice
     halvings = [f"r0-w0-b0{'a' * depth}" for depth in range(1, len(graph).bit_length() + 1)]
     expected = Counter(["r0-w0-b0"] * 2 + halvings)
@@ -279,10 +327,10 @@ def test_a_job_that_kills_every_worker_ends_up_alone_and_fails_with_the_history_
 
 def test_a_batch_that_is_killed_on_lambda_goes_to_fargate(rollups: Rollups, fargate: Fargate) -> None:
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
-    run_id = rollups.start(rollups.upload(prepared), compute="auto", parallelism=1)
-    rollups.wait_for_batch(run_id)
-    for worker in rollups.workers(rollups.function("RunBatchFunction")):
-        worker.kill()
+    run_id, found = lambdas_at_work(rollups, prepared)
+    for worker in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
     ended = rollups.finish(run_id)
     assert (ended.status, ended.rounds) == ("SUCCEEDED", 1)
     first = next(batch for batch in ended.batches if batch["batch_id"] == "r0-w0-b0")
@@ -305,12 +353,11 @@ def lambda_timeout(rollups: Rollups, seconds: int) -> Iterator[None]:
 def test_a_batch_that_is_stuck_on_lambda_times_out_and_goes_to_fargate(rollups: Rollups, fargate: Fargate) -> None:
     """SIGSTOP within its first job: it cannot look at the clock any more, and Lambda's own ends it."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
-    key = rollups.upload(prepared)
     with lambda_timeout(rollups, 11):
-        run_id = rollups.start(key, compute="auto", parallelism=1)
-        rollups.wait_for_batch(run_id)
-        for worker in rollups.workers(rollups.function("RunBatchFunction")):
-            worker.send_signal(signal.SIGSTOP)
+        run_id, found = lambdas_at_work(rollups, prepared)
+        for worker in found:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker.send_signal(signal.SIGSTOP)
         ended = rollups.finish(run_id)
     assert (ended.status, ended.rounds) == ("SUCCEEDED", 1)
     first = next(batch for batch in ended.batches if batch["batch_id"] == "r0-w0-b0")
@@ -358,8 +405,7 @@ def test_a_stuck_worker_loses_its_batch_to_another(rollups: Rollups, fargate: Fa
     """SIGSTOP: no heartbeat, no keeping of the message. When it wakes up, nobody waits for its answer any more."""
     prepared = tiny_portfolio(seed=fresh_seed(), deals=MANY, trials=20_000)
     run_id = rollups.start(rollups.upload(prepared), compute="fargate", parallelism=1)
-    wait_until(lambda: bool(fargate.in_hand(run_id)), "a worker begins", seconds=60, every=0.01)
-    stuck = fargate.busy()
+    stuck = works(fargate.at_work(run_id))
     assert stuck
     for worker in stuck:
         worker.send_signal(signal.SIGSTOP)

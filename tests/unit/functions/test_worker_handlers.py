@@ -126,3 +126,15 @@ def test_a_job_that_kills_its_workers_alone_is_failed_with_its_history_and_the_r
     settled = workers.call("settle_round", {"run_id": "poisoned", "round": 0})
     assert settled["outcome"] == "replan" or settled["failed"] == 1
     assert "kills its workers" in workers.get(errors_file("poisoned")).decode()
+
+
+def test_a_job_whose_worker_was_killed_after_it_had_written_its_output_has_not_failed(workers: Machine) -> None:
+    item = planned(workers, TinyPortfolio(), "late")
+    while item["jobs"] > 1:
+        item = workers.call("split_batch", {"item": item, "waiting": [], "died": True})["item"]
+    assert len(steps().run_batch(item, lambda: 900.0, where="fargate").done) == 1
+    assert not workers.call("split_batch", {"item": item, "waiting": [], "died": True})["more"]
+    (name,) = workers.names(manifest_folder("late", 0))
+    assert json.loads(workers.get(name))["failed"]
+    settled = workers.call("settle_round", {"run_id": "late", "round": 0})
+    assert (settled["outcome"], settled["failed"]) == ("replan", 0)

@@ -34,7 +34,7 @@ from riskmill.errors import (
     TransientError,
     WorkerDied,
 )
-from riskmill.escalation import rules, split_item
+from riskmill.escalation import KILLS, rules, split_item
 from riskmill.expiry import expires_at, expiries
 from riskmill.graph import JobGraph
 from riskmill.index_events import outputs_message
@@ -59,7 +59,7 @@ from riskmill.run_files import (
     wave_file,
 )
 from riskmill.settings import Settings
-from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, settle, unaccounted
+from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, said_to_kill, settle, unaccounted
 from riskmill.strategy import Sizes, Wish, demand_of, estimate_mb, place
 
 #: Names in an error message; the whole list is in the run's files.
@@ -267,7 +267,7 @@ class Steps:
         """Write the manifest of a job that kills whatever worker runs it."""
         run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
         (job,) = self._jobs(item)
-        error = f"{job.model} version {job.version} kills its workers: {self.claims.history(item)}"
+        error = f"{job.model} version {job.version} {KILLS}: {self.claims.history(item)}"
         manifest = Manifest(run_id, batch_id, where="fargate", failed={job.key: error})
         self.bucket.put_json(f"{manifest_folder(run_id, item['round'])}{batch_id}.json", manifest.to_dict())
         self.control.end_batch(run_id, batch_id, done=0, failed=1, missing=0, left=0, seconds=0.0)
@@ -298,8 +298,9 @@ class Steps:
         run = _to_run(graph, before)
         manifests = self._manifests(run_id, round_number)
         lost = unaccounted(graph, before, run, manifests)
-        absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in lost]))
-        found = [job for job in lost if object_name(f"p:{graph.key(job)}") not in absent]
+        doubtful = [*lost, *said_to_kill(graph, manifests)]
+        absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in doubtful]))
+        found = [job for job in doubtful if object_name(f"p:{graph.key(job)}") not in absent]
         missing = {ref for manifest in manifests for ref in manifest.missing.values()}
         errors = {int(job): str(error) for job, error in self._errors(run_id).items()}
         self._index_made(run_id, manifests)
