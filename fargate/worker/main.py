@@ -53,7 +53,7 @@ def work(number: int) -> None:
         keep=steps().claims.keep,
         release=steps().claims.end,
         prepare=steps().prepare,
-        work_may_come=lambda: scaling().table.work_may_come(time.time()),
+        work_may_come=lambda: scaling().table.work_may_come(time.time(), os.environ.get("POOL", "")),
         alive=alive,
     )
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -52,6 +52,8 @@ def fargate(rollups: Rollups) -> Iterator["Fargate"]:
     wait_until(lambda: not machine.running_scalers(), "the scaler stops", seconds=60)
     machine.end_workers()  # they would end by themselves, as the first test shows, but take seconds for it
     wait_until(lambda: not machine.tasks(), "all tasks end", seconds=60)
+    for queue in ("WorkQueueUrl", "LargeQueueUrl"):  # a second delivery, say, that nobody waits for
+        rollups.sqs.purge_queue(QueueUrl=rollups.cloud.outputs[queue])
 
 
 class Fargate:

@@ -202,6 +202,8 @@ class Decision:
     calls: tuple[Call, ...] = ()
     #: whether workers should expect more work; without it an idle one may stop early
     expects: bool = True
+    #: pools whose idle workers should end, since they take the place of tasks that are missing in another
+    spare: tuple[str, ...] = ()
     #: runs whose budget, or the day's, is spent
     over_budget: tuple[str, ...] = ()
 
@@ -238,8 +240,13 @@ def decide(
     if over:
         saw += f"; budget spent: {', '.join(over)} ended"
 
+    missing = {pool.name: max(0, wanted[pool.name] - present[pool.name]) for pool in pools}
+    room = limits.max_tasks if now >= state.held_until else min(limits.max_tasks, state.held_at)
+    crowded = sum(missing.values()) > max(0, room - sum(present.values()))
+    spare = tuple(pool.name for pool in pools if crowded and present[pool.name] > wanted[pool.name])
+
     def decision(action: Action, wait: float, why: str, calls: tuple[Call, ...] = ()) -> Decision:
-        return Decision(action, wait, f"{saw}: {action}, {why}", state, calls, expects, over)
+        return Decision(action, wait, f"{saw}: {action}, {why}", state, calls, expects, spare, over)
 
     if not expects:
         return decision("stop", 0.0, "no running run has work for workers")
@@ -248,7 +255,6 @@ def decide(
     if max(history, state.events) > limits.max_events:
         return decision("restart", 0.0, f"{max(history, state.events):,} events of history, near {HISTORY_EVENTS:,}")
 
-    missing = {pool.name: max(0, wanted[pool.name] - present[pool.name]) for pool in pools}
     total, why = _allowed(state, limits, pools, present, missing, able, day_dollars, now)
     if total == 0:
         if not any(missing.values()):
