@@ -49,11 +49,8 @@ def fargate(rollups: Rollups) -> Iterator["Fargate"]:
     machine = Fargate(rollups)
     yield machine
     machine.faults()
+    wait_until(lambda: not machine.tasks(), "all tasks end", seconds=60)
     wait_until(lambda: not machine.running_scalers(), "the scaler stops", seconds=60)
-    # workers would end by themselves, as the first test shows, but take seconds for it
-    wait_until(lambda: not machine.end_workers() and not machine.tasks(), "all tasks end", seconds=60)
-    for queue in ("WorkQueueUrl", "LargeQueueUrl"):  # a second delivery, say, that nobody waits for
-        rollups.sqs.purge_queue(QueueUrl=rollups.cloud.outputs[queue])
 
 
 class Fargate:
@@ -86,14 +83,6 @@ class Fargate:
     def busy(self) -> list[psutil.Process]:
         """The processes that work, without those that watch them."""
         return works(self.workers())
-
-    def end_workers(self) -> int:
-        """Kill whatever still waits for work; how many processes there were."""
-        found = self.workers()
-        for worker in found:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.kill()
-        return len(found)
 
     def at_work(self, run_id: str) -> list[psutil.Process]:
         """Wait until a worker has begun a batch; all workers' processes, those that watch among them.
