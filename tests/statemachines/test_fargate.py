@@ -49,6 +49,7 @@ def fargate(rollups: Rollups) -> Iterator["Fargate"]:
     machine = Fargate(rollups)
     yield machine
     machine.faults()
+    # By themselves: a killed worker's long poll would go on in the cloud, and take a message of the next test.
     wait_until(lambda: not machine.tasks(), "all tasks end", seconds=60)
     wait_until(lambda: not machine.running_scalers(), "the scaler stops", seconds=60)
 
