@@ -33,14 +33,12 @@ def pulse(number: int) -> Path:
     return Path(gettempdir()) / f"worker-{os.environ.get('ECS_TASK_ID', '')}-{number}.alive"
 
 
-def work(number: int) -> None:
-    """Work until there is nothing left to do or SIGTERM comes."""
+def work(number: int, parent: int) -> None:
+    """Work until there is nothing left to do, SIGTERM comes, or the parent, whose process id this is, has gone."""
     # The imports below take seconds: until there is a worker, there is no message to give back, and it just ends.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     from riskmill.aws.runtime import scaling, steps
     from riskmill.aws.worker import Worker, WorkerSettings
-
-    parent = os.getppid()
 
     def alive() -> None:
         pulse(number).touch()
@@ -52,7 +50,8 @@ def work(number: int) -> None:
         partial(steps().run_batch, where="fargate"),
         keep=steps().claims.keep,
         release=steps().claims.end,
-        work_may_come=lambda: scaling().table.work_may_come(time.time()),
+        prepare=steps().prepare,
+        work_may_come=lambda: scaling().table.work_may_come(time.time(), os.environ.get("POOL", "")),
         alive=alive,
     )
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -83,7 +82,7 @@ def watch(processes: int) -> int:
     def start(number: int) -> None:
         pulse(number).unlink(missing_ok=True)
         begun[number] = time.time()
-        workers[number] = context.Process(target=work, args=(number,))
+        workers[number] = context.Process(target=work, args=(number, os.getpid()))
         workers[number].start()
 
     for number in range(processes):

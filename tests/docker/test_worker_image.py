@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from docker_command import docker, done
 from riskmill.jobs import Job, content_key, job_key, object_name
 from riskmill.models import run_model
+from riskmill.models.kernel import KERNEL
 from riskmill.outputs import Arrays, encode
 from riskmill_local.agent import Agent
 
@@ -175,6 +176,39 @@ def test_a_task_of_the_embedded_cloud_becomes_a_container_where_docker_has_its_i
     assert tasks.stopped == "Essential container exited: 0"
     written = account.client("s3").get_object(Bucket="data", Key=object_name(account.job.ref))["Body"].read()
     assert written == encode(run_model("simulate_years", 1, PARAMS, [CATALOGUE]))
+
+
+def test_the_image_holds_what_a_worker_imports_and_calls_and_little_else(image: str) -> None:
+    """Besides its base: 190 MB, most of it numpy's and scipy's libraries."""
+    script = (
+        "import scipy.stats, scipy.optimize, riskmill.models, riskmill.aws.runtime, riskmill.aws.worker, boto3\n"
+        "for name in ('s3', 'sqs', 'dynamodb', 'stepfunctions'): boto3.client(name, region_name='eu-west-1')\n"
+        "boto3.resource('dynamodb', region_name='eu-west-1')\n"
+        "from riskmill.models.kernel import KERNEL; print(KERNEL.name)"
+    )
+    named = done("run", "--rm", "--read-only", "--tmpfs", "/tmp", "--entrypoint", "python3", image, "-c", script)
+    assert named == KERNEL.name  # the compiled kernel, where this checkout has one
+    size = done("run", "--rm", "--entrypoint", "du", image, "--summarize", "--block-size=1M", "/opt").split()[0]
+    assert int(size) < 220
+    needless = ("-name", "tests", "-o", "-name", "*.pyi", "-o", "-name", "*.pxd")
+    assert done("run", "--rm", "--entrypoint", "find", image, "/opt", *needless) == ""
+    compiled = ("-path", "*/riskmill/aws/__pycache__/worker.*.pyc", "-o", "-path", "*/scipy/__pycache__/__init__.*.pyc")
+    assert len(done("run", "--rm", "--entrypoint", "find", image, "/opt", *compiled).splitlines()) == 2
+
+
+def test_the_health_check_says_whether_a_worker_turns_its_loop(image: str, account: Account) -> None:
+    name = f"riskmill-worker-test-{os.getpid()}"
+    done("run", "--detach", "--name", name, "--read-only", "--tmpfs", "/tmp", *arguments(account), image)
+    check = ("exec", name, "python3", "/opt/app/main.py", "health")
+    try:
+        until = time.monotonic() + 60
+        while docker(*check).returncode:
+            assert time.monotonic() < until, done("logs", name)
+            time.sleep(0.5)
+        done("exec", name, "sh", "-c", "touch -d '10 minutes ago' /tmp/worker-*.alive; kill -STOP -1")
+        assert docker(*check).returncode == 1
+    finally:
+        docker("rm", "--force", name)
 
 
 def test_the_worker_is_not_root_and_cannot_write_its_own_code(image: str) -> None:

@@ -18,9 +18,14 @@ from riskmill_local.servers import Layout
 
 
 @pytest.fixture(scope="session")
-def patched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """Where the patched MiniStack keeps its files."""
+    return Layout(tmp_path_factory.mktemp("patched"))
+
+
+@pytest.fixture(scope="session")
+def patched(layout: Layout) -> Iterator[Endpoint]:
     """MiniStack with our patches."""
-    layout = Layout(tmp_path_factory.mktemp("patched"))
     cloud_id = uuid.uuid4().hex
     _, port = servers.start_ministack(layout, cloud_id, redis_port=1)
     yield Endpoint(f"http://127.0.0.1:{port}")

@@ -14,11 +14,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from cloud_fixtures import ROLE, ROOT
 from cloud_fixtures import Endpoint as Stack
+from riskmill_local import patches
+from riskmill_local.deploy import client_options
+from riskmill_local.servers import Layout
 
 RAISES = """
 import os
@@ -835,3 +840,39 @@ def test_a_stream_batch_that_fails_too_often_goes_to_the_on_failure_queue(plain:
     (given_up,) = right_dead
     assert given_up["requestContext"]["condition"] == "RetryAttemptsExhausted"
     assert given_up["KinesisBatchInfo"]["batchSize"] == 3
+
+
+# --- ECS ------------------------------------------------------------------------------------------------------------
+
+
+def test_run_task_answers_the_faults_that_a_test_lays_down_and_then_its_own(patched: Stack, layout: Layout) -> None:
+    """A tool of our tests: nothing makes MiniStack's own RunTask refuse, so there is no wrong half."""
+    ecs = patched.client("ecs")
+    name = f"c{uuid.uuid4().hex[:8]}"
+    ecs.create_cluster(clusterName=name)
+    container = {"name": "worker", "image": "none", "essential": True}
+    family = ecs.register_task_definition(family=name, containerDefinitions=[container])["taskDefinition"]["family"]
+    faults = layout.tmp / "state" / patches.RUN_TASK_FAULTS
+    faults.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = [
+        {"error": "ThrottlingException", "message": "Rate exceeded"},
+        {"failures": ["Capacity is unavailable at this time", "RESOURCE:ENI"]},
+    ]
+    faults.write_text("\n".join(json.dumps(line) for line in lines))
+    # botocore would try a throttled call again by itself
+    once = boto3.client("ecs", config=Config(retries={"total_max_attempts": 1}), **client_options(patched.endpoint))
+    with pytest.raises(ClientError, match=r"ThrottlingException.*Rate exceeded"):
+        once.run_task(cluster=name, taskDefinition=family, count=3)
+    short = ecs.run_task(cluster=name, taskDefinition=family, count=3)
+    assert [failure["reason"] for failure in short["failures"]] == lines[1]["failures"]
+    assert len(short["tasks"]) == 1
+    whole = ecs.run_task(cluster=name, taskDefinition=family, count=3)
+    assert (len(whole["tasks"]), whole["failures"]) == (3, [])
+    assert len(ecs.list_tasks(cluster=name)["taskArns"]) == 4
+    for arn in ecs.list_tasks(cluster=name)["taskArns"]:
+        ecs.stop_task(cluster=name, task=arn)
+
+
+def test_the_documentation_names_every_patch() -> None:
+    table = (ROOT / "docs" / "local.md").read_text(encoding="utf-8")
+    assert [patch.__name__ for patch in patches.PATCHES if f"| `{patch.__name__}` |" not in table] == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel
 
-from riskmill.compute import ERROR_LENGTH, Limits, run_batch
+from riskmill.compute import ERROR_LENGTH, Limits, run_batch, seconds_left
 from riskmill.errors import AccessRefused, MissingInput, ModelError, RunCancelled, TransientError
 from riskmill.jobs import Job, job_key
 from riskmill.models.registry import MODELS, Model
@@ -292,3 +292,20 @@ def test_every_job_of_a_batch_is_accounted_for_exactly_once(clock: Clock) -> Non
     assert sorted(said) == sorted(one.key for one in jobs)
     assert done.done
     assert done.left
+
+
+@pytest.mark.parametrize(
+    ("planned", "elapsed", "jobs", "finished", "left"),
+    [
+        (60.0, 0.0, 100, -1, 60.0),  # not begun: the plan
+        (60.0, 59.5, 1, 0, 0.5),
+        (60.0, 20.0, 100, 80, 5.0),  # faster than planned: the pace of the finished jobs
+        (60.0, 90.0, 100, 90, 10.0),  # slower than planned: the plan says nothing any more
+        (60.0, 90.0, 1, 0, float("inf")),  # one job that goes on and on: nobody knows
+        (0.0, 3.0, 1, 1, 0.0),
+    ],
+)
+def test_a_batchs_end_is_foreseen_by_its_plan_or_by_the_pace_of_its_jobs(
+    planned: float, elapsed: float, jobs: int, finished: int, left: float
+) -> None:
+    assert seconds_left(planned, elapsed, jobs=jobs, finished=finished) == left

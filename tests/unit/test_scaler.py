@@ -310,3 +310,29 @@ def test_the_worst_iteration_and_the_handover_fit_in_what_is_left_of_the_history
     assert scaler.MAX_EVENTS > 24_000
     # 500 quiet iterations are far from it; 500 that all launch would not fit, so the history ends those earlier
     assert 500 * scaler.QUIET_EVENTS < scaler.MAX_EVENTS < 500 * scaler.WORST_ITERATION
+
+
+def test_idle_tasks_of_one_size_make_room_for_missing_ones_of_the_other() -> None:
+    """All places are taken by standard tasks, one of them idle: its worker is told to end, then a large one starts."""
+    full = Limits(max_tasks=2)
+    crowded = look(Seen(in_flight=4, running=2), large=Seen(visible=1), limits=full)
+    assert (crowded.action, crowded.spare) == ("wait", ("standard",))
+    assert "held by MaxTasks 2" in crowded.sentence
+    relieved = look(Seen(in_flight=4, running=1), large=Seen(visible=1), limits=full, state=crowded.state, now=1_020.0)
+    assert (counts(relieved), counts(relieved, "large"), relieved.spare) == (0, 1, ())
+
+
+def test_idle_tasks_are_kept_while_there_is_room_for_others() -> None:
+    kept = look(Seen(in_flight=4, running=2), large=Seen(visible=1), limits=Limits(max_tasks=3))
+    assert (counts(kept, "large"), kept.spare) == (1, ())
+
+
+def test_a_launch_that_was_shown_is_not_believed_any_more_when_its_task_has_ended() -> None:
+    launched = look(Seen(visible=1))
+    answers = [Answer("standard", "FARGATE", 1, 1)]
+    unseen = look(Seen(visible=1), state=launched.state, now=1_001.0, answers=answers)
+    assert counts(unseen) == 0
+    shown = look(Seen(in_flight=1, pending=1), state=unseen.state, now=1_002.0)
+    assert counts(shown) == 0
+    killed = look(Seen(in_flight=1), state=shown.state, now=1_003.0)
+    assert counts(killed) == 1

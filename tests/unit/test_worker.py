@@ -1,6 +1,7 @@
 """The Fargate worker's loop, against moto's SQS and Step Functions."""
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from moto import mock_aws
 from riskmill.aws import clients
 from riskmill.aws.worker import Worker, WorkerSettings
 from riskmill.errors import RiskmillError, RunCancelled, TransientError
+from riskmill.observability import logger
 from riskmill.settle import Manifest
 
 ITEM = {"run_id": "run-1", "batch_id": "r0-w0-b0", "round": 0, "wave": 0, "jobs": 2}
@@ -69,6 +71,10 @@ def numbers(queue: str) -> tuple[int, int]:
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
     attributes = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"]
     return int(attributes[names[0]]), int(attributes[names[1]])
+
+
+def item_number(number: int, **changed: Any) -> dict[str, Any]:
+    return ITEM | {"batch_id": f"r0-w0-b{number}"} | changed
 
 
 def start_execution(queue: str) -> str:
@@ -286,9 +292,239 @@ def test_a_throttled_queue_is_polled_again(queue: str, monkeypatch: pytest.Monke
     assert Worker(settings(queue), finished).run() == 1
 
 
+def test_the_next_message_is_taken_and_prepared_while_a_batch_is_about_to_end(queue: str) -> None:
+    seen: list[str] = []
+    prepared = threading.Event()
+
+    def prepare(item: Mapping[str, Any]) -> None:
+        seen.append(f"prepared {item['batch_id']}")
+        prepared.set()
+
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        seen.append(f"began {item['batch_id']}")
+        if item["batch_id"] == "r0-w0-b0":
+            assert prepared.wait(10)
+            assert numbers(queue) == (0, 2)
+        return finished(item, time_left)
+
+    for number in range(2):
+        send(queue, {"item": item_number(number, seconds=0.5)})
+    assert Worker(settings(queue), run, prepare=prepare).run() == 2
+    assert seen == ["began r0-w0-b0", "prepared r0-w0-b1", "began r0-w0-b1"]
+    assert numbers(queue) == (0, 0)
+
+
+def test_a_batch_that_is_far_from_its_end_leaves_the_next_message_to_others(queue: str) -> None:
+    """Ten jobs in a minute by its plan: after one of them in half a second, more than a second is to come."""
+
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        time_left()
+        time.sleep(0.5)
+        time_left()
+        time.sleep(0.5)
+        assert numbers(queue) == (1, 1)
+        worker.stop()
+        return finished(item, time_left)
+
+    worker = Worker(settings(queue), run)
+    for number in range(2):
+        send(queue, {"item": item_number(number, seconds=60.0, jobs=10)})
+    assert worker.run() == 1
+    assert numbers(queue) == (1, 0)
+
+
+def test_without_looking_ahead_one_message_at_a_time_is_taken(queue: str) -> None:
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        time.sleep(0.3)
+        assert numbers(queue)[1] == 1
+        return finished(item, time_left)
+
+    for number in range(2):
+        send(queue, {"item": item_number(number)})
+    assert Worker(settings(queue, ahead_seconds=0.0), run).run() == 2
+
+
+def test_a_message_taken_ahead_is_given_back_when_the_batch_in_hand_goes_on_and_on(
+    queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("riskmill.aws.worker.HOLD_SECONDS", 0.3)
+
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        if not first.is_set():
+            first.set()
+            eventually(lambda: numbers(queue) == (0, 2))
+            eventually(lambda: numbers(queue) == (1, 1))
+            time.sleep(1.0)
+            assert numbers(queue) == (1, 1)  # and it is not taken again
+        return finished(item, time_left)
+
+    first = threading.Event()
+    for number in range(2):
+        send(queue, {"item": item_number(number, seconds=0.1, jobs=1)})
+    assert Worker(settings(queue), run).run() == 2
+
+
+def test_a_worker_that_is_asked_to_stop_gives_both_messages_back_the_one_ahead_at_once(queue: str) -> None:
+    may_end = threading.Event()
+    when: dict[str, float] = {}
+
+    def stuck(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        eventually(lambda: numbers(queue) == (0, 2))
+        began = time.monotonic()
+        worker.stop()
+        eventually(lambda: numbers(queue) == (1, 1))
+        when["ahead"] = time.monotonic() - began
+        may_end.wait(20)
+        return finished(item, time_left)
+
+    worker = Worker(settings(queue, grace_seconds=3.0), stuck)
+    for number in range(2):
+        send(queue, {"item": item_number(number, seconds=0.1)})
+    assert worker.run() == 0
+    assert when["ahead"] < 2.0  # long before the grace of the batch in hand is over
+    assert numbers(queue) == (2, 0)
+    may_end.set()
+
+
+def test_a_message_taken_ahead_is_kept_alive_but_not_claimed_and_begun_without_another_heartbeat(
+    queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[str] = []
+    kept: list[str] = []
+    monkeypatch.setattr(
+        clients.client("stepfunctions"), "send_task_heartbeat", lambda **given: beats.append(given["taskToken"])
+    )
+    monkeypatch.setattr(clients.client("stepfunctions"), "send_task_success", lambda **_: None)
+
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        if item["batch_id"] == "r0-w0-b0":
+            eventually(lambda: beats.count("second") >= 4)
+            assert "r0-w0-b1" not in kept
+            beats.append("end of the first")
+        else:
+            beats.append("begin of the second")
+        return finished(item, time_left)
+
+    for number, token in enumerate(("first", "second")):
+        send(queue, {"token": token, "item": item_number(number, seconds=0.1)})
+    worker = Worker(settings(queue, heartbeat_seconds=0.4), run, keep=lambda item: kept.append(item["batch_id"]))
+    assert worker.run() == 2
+    assert kept
+    between = beats[beats.index("end of the first") + 1 : beats.index("begin of the second")]
+    assert between == []
+
+
+def test_a_message_ahead_whose_token_is_dead_is_dropped_and_the_batch_in_hand_is_not_touched(queue: str) -> None:
+    began: list[str] = []
+
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        began.append(item["batch_id"])
+        eventually(lambda: numbers(queue) == (0, 1))
+        return finished(item, time_left)
+
+    send(queue, {"item": item_number(0, seconds=0.1)})
+    send(queue, {"token": "of an execution that has ended", "item": item_number(1)})
+    assert Worker(settings(queue), run).run() == 1
+    assert began == ["r0-w0-b0"]
+    assert numbers(queue) == (0, 0)
+
+
+def test_the_batch_in_hand_delivered_twice_is_not_taken_ahead(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[str] = []
+    monkeypatch.setattr(clients.client("stepfunctions"), "send_task_heartbeat", lambda **_: None)
+    monkeypatch.setattr(clients.client("stepfunctions"), "send_task_success", lambda **_: None)
+
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        began.append(item["batch_id"])
+        time.sleep(0.5)
+        return finished(item, time_left)
+
+    for _ in range(2):
+        send(queue, {"token": "the same", "item": item_number(0, seconds=0.1)})
+    assert Worker(settings(queue), run).run() == 1
+    assert began == ["r0-w0-b0"]
+    assert numbers(queue) == (0, 1)  # invisible for a while; then its token is dead
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """What was written to the log, as CloudWatch would read it."""
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_worker_counts_what_it_does_in_lines_that_become_metrics(
+    queue: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        block = bytearray(b"x" * 60_000_000) if item["batch_id"] == "r0-w0-b0" else b""
+        time.sleep(0.1)
+        manifest = Manifest(item["run_id"], item["batch_id"], done={"a" * 32: 0.1}, failed={"b" * 32: "no"})
+        manifest.rates = {"price_deal@1": [1, len(block), 0.1]}
+        return manifest
+
+    for number in range(2):
+        send(queue, {"item": item_number(number, seconds=0.1)})
+    assert Worker(settings(queue), run).run() == 2
+    emf = [line for line in lines(capsys) if "_aws" in line]
+    metadata = [line["_aws"]["CloudWatchMetrics"][0] for line in emf]
+    assert {entry["Namespace"] for entry in metadata} == {"riskmill"}
+    assert [sorted(entry["Dimensions"][0]) for entry in metadata] == [["service"], ["model", "service"]] * 2 + [
+        ["service"]
+    ]
+    batches, by_model, last = emf[0:4:2], emf[1:4:2], emf[4]
+    for line in batches:
+        assert (line["batches"], line["jobs_done"], line["jobs_failed"], line["jobs_left"]) == ([1], [1], [1], [0])
+        assert line["worker_seconds"][0] >= 0.1
+    assert [line.get("messages_ahead") for line in batches] == [[1], None]
+    assert [line["model"] for line in by_model] == ["price_deal"] * 2
+    assert by_model[0]["batch_peak_mb"] == batches[0]["batch_peak_mb"]
+    assert by_model[0]["batch_peak_mb"][0] > by_model[1]["batch_peak_mb"][0] + 50  # measured anew for each batch
+    assert last["worker_idle_seconds"][0] >= 0.5
+    units = {m["Name"]: m["Unit"] for entry in metadata for m in entry["Metrics"]}
+    assert units["worker_seconds"] == units["worker_idle_seconds"] == units["batch_seconds"] == "Seconds"
+    assert (units["batch_peak_mb"], units["jobs_done"]) == ("Megabytes", "Count")
+
+
+def test_missed_heartbeats_and_messages_given_back_are_counted(
+    queue: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        monkeypatch.setattr(clients.client("sqs"), "change_message_visibility", refused)
+        eventually(lambda: len(refusals) >= 2)
+        monkeypatch.undo()
+        raise TransientError("S3 is busy")  # without a token the message goes back
+
+    refusals: list[str] = []
+
+    def refused(**given: Any) -> None:
+        refusals.append(given["ReceiptHandle"])
+        error = {"Error": {"Code": "ThrottlingException", "Message": "slow down"}}
+        raise clients.ClientError(error, "ChangeMessageVisibility")  # type: ignore[arg-type]
+
+    send(queue, {"item": ITEM})
+    Worker(settings(queue, idle_seconds=0.1), run).run()
+    counted = next(line for line in lines(capsys) if "batches" in line)
+    assert counted["heartbeats_missed"][0] >= 2
+    assert counted["messages_given_back"] == [1]
+    assert (counted["batches"], counted["batches_failed"]) == ([0], [0])
+
+
+def test_log_lines_of_a_batch_carry_its_run_and_its_id_and_those_after_it_do_not(
+    queue: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logger.registered_handler, "stream", sys.stdout)  # it holds the one that it was made with
+    send(queue, {"item": ITEM})
+    Worker(settings(queue), finished).run()
+    said = {line["message"]: line for line in lines(capsys) if "message" in line}
+    assert (said["batch ended"]["run_id"], said["batch ended"]["batch_id"]) == ("run-1", "r0-w0-b0")
+    assert said["batch ended"]["done"] == 2
+    assert "batch_id" not in said["no work: ending"]
+
+
 def test_settings_come_from_the_environment_and_a_bad_one_is_named() -> None:
     assert WorkerSettings.from_environment({"QUEUE_URL": "q", "IDLE_MINUTES": "2"}) == WorkerSettings("q", 120.0)
     assert WorkerSettings.from_environment({"QUEUE_URL": "q"}).idle_seconds == 900.0
+    assert WorkerSettings.from_environment({"QUEUE_URL": "q", "IDLE_MINUTES": "inf"}).idle_seconds == float("inf")
+    assert WorkerSettings.from_environment({"QUEUE_URL": "q", "AHEAD_SECONDS": "0"}).ahead_seconds == 0.0
     with pytest.raises(RiskmillError, match="QUEUE_URL"):
         WorkerSettings.from_environment({})
     with pytest.raises(RiskmillError, match=r"IDLE_MINUTES.*'soon'"):

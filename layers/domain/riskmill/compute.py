@@ -3,13 +3,15 @@
 1. Every job reads its inputs (from memory when an earlier job of the batch made or read them), runs its model and
    writes its output once.
 2. A job that fails for its own reason fails alone. A job whose input is gone is noted with that input's name.
-3. Before each job the time that is left and the run's cancel flag are looked at; what is not begun is `left`.
+3. Before each job the time that is left and the run's cancel flag are looked at; what is not begun is `left`. Once a
+   job, so a worker counts by it how far its batch is.
 4. The manifest says what happened to every job of the batch.
 
 A crash in the middle is safe: outputs are written whole or not at all, under the key of their content, and whoever
 tries the batch again finds what is there.
 """
 
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -62,6 +64,23 @@ class Limits:
     reserve: float = 10.0
 
 
+def inputs_of(jobs: Sequence[Job]) -> list[str]:
+    """Return what a batch reads and does not make itself, in the order in which it reads it."""
+    made = {job.ref for job in jobs}
+    return list(dict.fromkeys(ref for job in jobs for ref in job.inputs if ref not in made))
+
+
+def seconds_left(planned: float, elapsed: float, *, jobs: int, finished: int) -> float:
+    """Return in how many seconds a batch may end: what its plan or what its finished jobs say, whichever is sooner.
+
+    Plan and pace err in either direction (another host, a long job at the end), so whoever acts on it must be able to
+    take it back. A batch that has outrun its plan without finishing a job says nothing: infinity.
+    """
+    by_plan = planned - elapsed if elapsed < planned else math.inf
+    by_pace = elapsed * (jobs - finished) / finished if finished > 0 else math.inf
+    return max(0.0, min(by_plan, by_pace))
+
+
 def run_batch(
     jobs: Sequence[Job], store: OutputStore, limits: Limits, manifest: Manifest, *, check_first: bool = False
 ) -> Manifest:
@@ -71,8 +90,7 @@ def run_batch(
     TransientError when the store cannot be used: the attempt is lost, what it wrote is not.
     """
     begun = limits.clock()
-    made = {job.ref for job in jobs}
-    store.expect(list(dict.fromkeys(ref for job in jobs for ref in job.inputs if ref not in made)))
+    store.expect(inputs_of(jobs))
     writes: list[tuple[Job, float, Future[bool]]] = []
     slowest: dict[str, float] = {}
     for position, job in enumerate(jobs):

@@ -3,6 +3,7 @@
 | body | from | replay |
 |---|---|---|
 | as it was sent | a queue whose consumer failed five times | send it to the queue again |
+| {token, item} | a batch that workers received 50 times | to its size's queue, while somebody waits for it |
 | {function, error, record} | a record that no retry helps, put aside by the function | give it to the function again |
 | {requestContext, ...BatchInfo} | Lambda, for a stream's batch that got too old | none (a position only): rebuild |
 """
@@ -11,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-type Way = Literal["send", "invoke", "none"]
+type Way = Literal["send", "invoke", "batch", "none"]
 
 #: Characters of a body that a list shows.
 SHOWN = 200
@@ -23,8 +24,11 @@ class DeadLetter:
 
     error: str
     way: Way
-    #: body to send, for `send`
+    #: body to send, for `send` and `batch`
     body: str = ""
+    #: a batch's size of worker, and its task token
+    size: str = ""
+    token: str = ""
     #: function and event, for `invoke`
     function: str = ""
     event: dict[str, Any] | None = None
@@ -44,6 +48,15 @@ def read_dead_letter(body: str) -> DeadLetter:
         condition = content.get("requestContext", {}).get("condition", "unknown")
         excerpt = f"{info.get('batchSize')} records from {info.get('startSequenceNumber')} of {info.get('streamArn')}"
         return DeadLetter(f"given up: {condition}", "none", excerpt=excerpt)
+    if isinstance(content, dict) and isinstance(item := content.get("item"), dict) and "batch_id" in item:
+        return DeadLetter(
+            "no worker ended it",
+            "batch",
+            body=body,
+            size=str(item.get("size") or "standard"),
+            token=str(content.get("token") or ""),
+            excerpt=f"batch {item['batch_id']} of run {item.get('run_id')}: {item.get('jobs')} job(s)",
+        )
     return DeadLetter("failed in every try", "send", body=body, excerpt=body[:SHOWN])
 
 

@@ -11,6 +11,9 @@ from typing import Any
 #: a job alone) are enough.
 PATIENCE, LAST_PATIENCE = 1, 2
 
+#: What is said of a job that no worker survives.
+KILLS = "kills its workers"
+
 #: Seconds that a message may wait for a worker, or for its next heartbeat, before nobody waits for it any more.
 HEARTBEAT_SECONDS = 3_600
 

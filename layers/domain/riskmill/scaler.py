@@ -27,7 +27,8 @@ from riskmill.quotas import FARGATE_MINIMUM, HISTORY_EVENTS, LAUNCH_BURST, LAUNC
 type Action = Literal["restart", "launch", "wait", "stop"]
 type Reason = Literal["throttled", "capacity", "quota", "refused"]
 
-#: ECS shows a launched task within seconds; for this long a launch is believed rather than a lower count.
+#: ECS shows a launched task within seconds; for this long a launch that it has not shown yet is believed rather than a
+#: lower count. Once it was shown, a lower count means that tasks have ended.
 BELIEVED_SECONDS = 15.0
 
 #: Seconds between iterations: while tasks are missing (a little less than what refills half of the launch bucket, so
@@ -204,6 +205,8 @@ class Decision:
     calls: tuple[Call, ...] = ()
     #: whether workers should expect more work; without it an idle one may stop early
     expects: bool = True
+    #: pools whose idle workers should end, since they take the place of tasks that are missing in another
+    spare: tuple[str, ...] = ()
     #: runs whose budget, or the day's, is spent
     over_budget: tuple[str, ...] = ()
 
@@ -240,8 +243,13 @@ def decide(
     if over:
         saw += f"; budget spent: {', '.join(over)} ended"
 
+    missing = {pool.name: max(0, wanted[pool.name] - present[pool.name]) for pool in pools}
+    room = limits.max_tasks if now >= state.held_until else min(limits.max_tasks, state.held_at)
+    crowded = sum(missing.values()) > max(0, room - sum(present.values()))
+    spare = tuple(pool.name for pool in pools if crowded and present[pool.name] > wanted[pool.name])
+
     def decision(action: Action, wait: float, why: str, calls: tuple[Call, ...] = ()) -> Decision:
-        return Decision(action, wait, f"{saw}: {action}, {why}", state, calls, expects, over)
+        return Decision(action, wait, f"{saw}: {action}, {why}", state, calls, expects, spare, over)
 
     if not expects:
         return decision("stop", 0.0, "no running run has work for workers")
@@ -250,7 +258,6 @@ def decide(
     if max(history, state.events) > limits.max_events:
         return decision("restart", 0.0, f"{max(history, state.events):,} events of history, near {HISTORY_EVENTS:,}")
 
-    missing = {pool.name: max(0, wanted[pool.name] - present[pool.name]) for pool in pools}
     total, why = _allowed(state, limits, pools, present, missing, able, day_dollars, now)
     if total == 0:
         if not any(missing.values()):
@@ -294,7 +301,9 @@ def _take_answers(state: State, answers: Sequence[Answer], seen: Mapping[str, Se
 
 def _present(state: State, pool: str, seen: Seen, now: float) -> int:
     """Return the tasks of a pool: what ECS shows, or what launches of the last seconds say if that is more."""
-    state.carried = [c for c in state.carried if c[0] > now - BELIEVED_SECONDS]
+    state.carried = [
+        c for c in state.carried if c[0] > now - BELIEVED_SECONDS and not (c[1] == pool and seen.tasks >= c[2])
+    ]
     state.present[pool] = max([seen.tasks, *(int(c[2]) for c in state.carried if c[1] == pool)])
     return state.present[pool]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from riskmill.escalation import KILLS
 from riskmill.graph import JobGraph
 from riskmill.planner import prune
 
@@ -107,6 +108,13 @@ def unaccounted(
     return [job for job in planned if graph.key(job) not in seen]
 
 
+def said_to_kill(graph: JobGraph, manifests: Sequence[Manifest]) -> list[int]:
+    """Return the jobs that failed because they killed their workers: one may have written its output just before."""
+    index = key_index(graph)
+    failed = (entry for manifest in manifests for entry in manifest.failed.items())
+    return sorted({index[key] for key, error in failed if KILLS in error})
+
+
 def promise_broken(graph: JobGraph, status: NDArray[np.uint8], missing: Iterable[str]) -> bool:
     """Tell whether one of these missing inputs was thought to be there.
 
@@ -129,9 +137,9 @@ def settle(
 ) -> Settlement:
     """Account for every job of a plan.
 
-    `status` is what was known before the round and `run` what was planned; `found` are unaccounted jobs whose outputs
-    exist after all, `vanished` ones whose outputs turned out to be gone, whatever a manifest or the cache said. A later
-    attempt's success outweighs an earlier failure. Wanted jobs above a failed one are BLOCKED.
+    `status` is what was known before the round and `run` what was planned; `found` are unaccounted jobs, and some that
+    failed, whose outputs exist after all, `vanished` ones whose outputs turned out to be gone, whatever a manifest or
+    the cache said. A later attempt's success outweighs an earlier failure. Wanted jobs above a failed one are BLOCKED.
     """
     status = status.copy()
     index = key_index(graph)

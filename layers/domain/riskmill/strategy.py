@@ -30,17 +30,20 @@ COMPUTE: tuple[Compute, ...] = ("auto", "lambda", "fargate")
 TIME_MARGIN = 5.0
 MEMORY_MARGIN = 1.5
 
-#: MB that any worker needs before it reads an input: interpreter, numpy, scipy, the layer's imports.
-BASE_MB = 300.0
+#: MB that any worker holds besides the job at work: 129 are interpreter, numpy, scipy and the layer's imports, 512 the
+#: inputs and outputs that it keeps (Settings.memory_cache_bytes), the rest what it fetches ahead.
+BASE_MB = 700.0
 
-#: MB per unit of work of models whose memory grows with it (inputs and temporaries of all blocks at once); others stay
-#: within BASE_MB and the worker's bounded cache. Estimated from the arrays' sizes, with room; that of
-#: fit_models is measured.
+#: MB per unit of work of models whose memory grows with it: what benchmarks/memory.py measured (peak of the resident
+#: size, over inputs, model and encoded output), and a quarter more. Inputs are counted here though the cache may hold
+#: them as well. Memory of the other models does not follow their work: the benchmark shows how much it is.
 MB_PER_WORK: dict[str, float] = {
-    "measure": 3e-4,
-    "allocate": 6e-4,
-    "simulate_years": 4e-3,
-    "price_deal": 2e-4,
+    "measure": 1.3e-3,
+    "allocate": 1.8e-3,
+    "simulate_years": 1.5e-3,
+    "price_deal": 2.8e-4,
+    "apply_retro": 5e-4,
+    "retained": 1.2e-3,
     "fit_models": 6e-5,
 }
 

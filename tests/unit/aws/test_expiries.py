@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 
 from mock_cloud import Answer, json_error, scripted
 from riskmill.aws import clients
-from riskmill.aws.cache_admin import CacheAdmin
+from riskmill.aws.cache_admin import NOBODY_WAITS, CacheAdmin
 from riskmill.aws.expiries import TRIES, ExpiryStream, ExpiryTable
 from riskmill.dead_letters import read_dead_letter
 from riskmill.errors import RiskmillError, TransientError
@@ -147,6 +149,43 @@ def test_every_dead_letter_says_what_went_wrong_and_what_replaying_it_takes() ->
         json.dumps({"requestContext": {"condition": "MaxRecordAgeExceeded"}, "KinesisBatchInfo": info})
     )
     assert (given_up.way, given_up.error) == ("none", "given up: MaxRecordAgeExceeded")
+
+
+def test_a_batchs_dead_letter_goes_to_the_queue_of_its_size_unless_nobody_waits_for_it_any_more(
+    aws: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = {name: aws.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("work", "large", "work-dead")}
+    admin = CacheAdmin(
+        {"IndexQueueUrl": aws.queue_url, "WorkQueueUrl": queues["work"], "LargeQueueUrl": queues["large"],
+         "WorkDeadLettersUrl": queues["work-dead"]}
+    )  # fmt: skip
+    beats: list[str] = []
+
+    def heartbeat(**given: Any) -> None:
+        beats.append(given["taskToken"])
+        if given["taskToken"] == "dead":
+            raise ClientError({"Error": {"Code": "TaskTimedOut", "Message": "Task Timed Out"}}, "SendTaskHeartbeat")
+
+    monkeypatch.setattr(clients.client("stepfunctions"), "send_task_heartbeat", heartbeat)
+    item = {"run_id": "run-1", "batch_id": "r0-w0-b0", "jobs": 2, "size": "standard"}
+    for body in (
+        {"token": "alive", "item": item},
+        {"token": "alive", "item": item | {"batch_id": "r0-w0-b1", "size": "large"}},
+        {"token": "dead", "item": item | {"batch_id": "r0-w0-b2"}},
+        {"item": "no batch"},
+    ):
+        aws.sqs.send_message(QueueUrl=queues["work-dead"], MessageBody=json.dumps(body))
+    listed = admin.dead_letters("work", limit=100)
+    excerpts = {held.letter.excerpt: held.letter.error for held in listed}
+    assert excerpts["batch r0-w0-b0 of run run-1: 2 job(s)"] == "no worker ended it"
+    assert beats == []  # looking is no sign of life
+    ended = {what: len(ids) for what, ids in admin.replay("work", [], limit=100).items()}
+    assert ended == {"replayed": 2, NOBODY_WAITS: 1, "cannot be replayed": 1}
+    for name, batch in (("work", "r0-w0-b0"), ("large", "r0-w0-b1")):
+        (message,) = aws.sqs.receive_message(QueueUrl=queues[name], MaxNumberOfMessages=10)["Messages"]
+        assert json.loads(message["Body"])["item"]["batch_id"] == batch
+    assert "Messages" not in aws.sqs.receive_message(QueueUrl=aws.queue_url)
+    assert len(admin.dead_letters("work", limit=100)) == 2  # what is not replayed stays
 
 
 def test_dead_letters_are_listed_replayed_and_dropped_one_by_one(aws: SimpleNamespace) -> None:

@@ -220,6 +220,32 @@ def test_an_expected_object_that_nobody_reads_does_not_hold_up_the_next_batch(aw
     assert [float(store.read(ref)["x"][0]) for ref in refs(80)[40:]] == list(range(40, 80))
 
 
+def test_what_the_next_batch_reads_is_fetched_after_what_this_one_expects_and_kept_for_it(
+    aws: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = outputs(aws.bucket, [], memory_bytes=1_000_000), list[str]()
+    for number, ref in enumerate(refs(40)):
+        Bucket(aws.bucket).put(object_name(ref), data_of(number))
+    fetch = store._fetch
+    monkeypatch.setattr(store, "_fetch", lambda ref: (asked.append(ref), fetch(ref))[1])
+    now, later = refs(40)[:20], refs(40)[20:]
+    store.expect(now)
+    store.expect_later(later)
+    assert [float(store.read(ref)["x"][0]) for ref in now] == list(range(20))
+    store.expect(later)
+    assert [float(store.read(ref)["x"][0]) for ref in later] == list(range(20, 40))
+    assert sorted(asked) == refs(40)  # each once
+
+
+def test_what_was_not_there_for_an_early_fetch_is_looked_for_again(aws: SimpleNamespace) -> None:
+    store = outputs(aws.bucket, [])
+    store.expect_later([REF])
+    store._fetching[REF].exception(timeout=10)
+    Bucket(aws.bucket).put(NAME, data_of(7))
+    store.expect([REF])
+    assert store.read(REF)["x"][0] == 7
+
+
 # ---- what moto cannot do: a scripted server
 
 

@@ -198,6 +198,9 @@ def test_workers_expect_work_as_long_as_a_living_scaler_says_so(made: SimpleName
     assert made.table.work_may_come(now), "before the first scaler"
     made.table.take("a", 0, now)
     assert made.table.work_may_come(now)
+    made.table.say(1, True, "large ones are missing", ["standard"])
+    assert not made.table.work_may_come(now, "standard")
+    assert made.table.work_may_come(now, "large")
     made.table.say(1, False, "nothing")
     assert not made.table.work_may_come(now)
     assert made.table.work_may_come(now + LEASE_SECONDS + 1), "a dead scaler knows nothing"

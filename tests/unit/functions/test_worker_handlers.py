@@ -1,6 +1,7 @@
 """The handlers of workers and scaler on their real events, and what they hand to each other."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import boto3
@@ -8,7 +9,9 @@ import pytest
 
 from mock_cloud import ROOT
 from riskmill.aws.claims import Claims
-from riskmill.aws.runtime import scaling
+from riskmill.aws.control import ControlTable
+from riskmill.aws.objects import Bucket
+from riskmill.aws.runtime import scaling, steps
 from riskmill.aws.scaler_table import ScalerTable
 from riskmill.run_files import errors_file, manifest_folder
 from tiny_portfolio import TinyPortfolio
@@ -84,6 +87,28 @@ def test_split_batch_on_its_event_halves_the_batch_and_keeps_the_rest_for_later(
     assert not workers.call("split_batch", {"item": second, "waiting": [], "died": False})["more"]
 
 
+def test_a_prepared_batch_reads_neither_its_jobs_nor_its_inputs_again_and_is_not_claimed(
+    workers: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = planned(workers, TinyPortfolio(), "prepared")
+    worker, asked = steps(), list[str]()
+    get = Bucket.get
+
+    def spy(self: Bucket, name: str, **bounds: Any) -> bytes:
+        asked.append(name)
+        return get(self, name, **bounds)
+
+    monkeypatch.setattr(Bucket, "get", spy)
+    worker.prepare(item)
+    assert ControlTable(workers.aws.table).batches("prepared") == []
+    manifest = worker.run_batch(item, lambda: 900.0, where="fargate")
+    assert len(manifest.done) == item["jobs"]
+    assert manifest.attempt == 1
+    assert item["object"] in asked
+    assert [name for name, times in Counter(asked).items() if times > 1] == []
+    assert any(name.startswith("inputs/") for name in asked)
+
+
 def test_a_job_that_kills_its_workers_alone_is_failed_with_its_history_and_the_run_ends_with_its_name(
     workers: Machine,
 ) -> None:
@@ -101,3 +126,15 @@ def test_a_job_that_kills_its_workers_alone_is_failed_with_its_history_and_the_r
     settled = workers.call("settle_round", {"run_id": "poisoned", "round": 0})
     assert settled["outcome"] == "replan" or settled["failed"] == 1
     assert "kills its workers" in workers.get(errors_file("poisoned")).decode()
+
+
+def test_a_job_whose_worker_was_killed_after_it_had_written_its_output_has_not_failed(workers: Machine) -> None:
+    item = planned(workers, TinyPortfolio(), "late")
+    while item["jobs"] > 1:
+        item = workers.call("split_batch", {"item": item, "waiting": [], "died": True})["item"]
+    assert len(steps().run_batch(item, lambda: 900.0, where="fargate").done) == 1
+    assert not workers.call("split_batch", {"item": item, "waiting": [], "died": True})["more"]
+    (name,) = workers.names(manifest_folder("late", 0))
+    assert json.loads(workers.get(name))["failed"]
+    settled = workers.call("settle_round", {"run_id": "late", "round": 0})
+    assert (settled["outcome"], settled["failed"]) == ("replan", 0)

@@ -1,4 +1,8 @@
-"""The cache and the dead-letter queues as the command line sees them."""
+"""The cache and the dead-letter queues as the command line sees them.
+
+A batch's dead letter is replayed while its task token lives: a worker would drop one that nobody waits for, and no
+result would come of it, so it is not sent, and the answer says so.
+"""
 
 import json
 import time
@@ -6,7 +10,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from riskmill.aws.clients import client
+from botocore.exceptions import ClientError
+
+from riskmill.aws.clients import client, code_of
+from riskmill.aws.worker import DEAD_TOKEN
 from riskmill.dead_letters import DeadLetter, read_dead_letter
 from riskmill.errors import RiskmillError
 
@@ -18,6 +25,14 @@ FUNCTIONS = {
     "record_expiry": "RecordExpiryFunctionName",
     "evict_expired": "EvictExpiredFunctionName",
 }
+
+#: Stack outputs that name the queue that a dead letter came from, by its dead-letter queue's name; what the cache's
+#: flow put aside came by the index queue.
+SOURCES = {"index": "IndexQueueUrl", "cache": "IndexQueueUrl"}
+WORK_QUEUES = {"standard": "WorkQueueUrl", "large": "LargeQueueUrl"}
+
+#: What becomes of a batch's dead letter whose run ended, or planned its jobs anew.
+NOBODY_WAITS = "nobody waits for its batch any more: drop it"
 
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
 RECEIVE = 10
@@ -120,8 +135,14 @@ class CacheAdmin:
 
     def _replay(self, held: Held) -> str:
         letter = held.letter
-        if letter.way == "send":
-            client("sqs").send_message(QueueUrl=self._output("IndexQueueUrl"), MessageBody=letter.body)
+        if letter.way == "batch":
+            if letter.token and not _is_awaited(letter.token):
+                return NOBODY_WAITS
+            queue = self._output(WORK_QUEUES.get(letter.size, WORK_QUEUES["standard"]))
+            client("sqs").send_message(QueueUrl=queue, MessageBody=letter.body)
+            return "replayed"
+        if letter.way == "send" and held.queue in SOURCES:
+            client("sqs").send_message(QueueUrl=self._output(SOURCES[held.queue]), MessageBody=letter.body)
             return "replayed"
         if letter.way == "invoke" and letter.function in FUNCTIONS:
             answer = self._invoke(self._output(FUNCTIONS[letter.function]), letter.event or {})
@@ -184,3 +205,14 @@ class CacheAdmin:
         if name not in self._outputs:
             raise RiskmillError(f"the stack has no output {name}: it was deployed without this part, or is older")
         return self._outputs[name]
+
+
+def _is_awaited(token: str) -> bool:
+    """Tell whether somebody waits for a task token, by a heartbeat for it."""
+    try:
+        client("stepfunctions").send_task_heartbeat(taskToken=token)
+    except ClientError as error:
+        if code_of(error) not in DEAD_TOKEN:
+            raise
+        return False
+    return True

@@ -143,36 +143,56 @@ class Outputs:
         self._held: OrderedDict[str, Arrays] = OrderedDict()
         self._held_bytes = 0
         self._expected: deque[str] = deque()
+        self._later: deque[str] = deque()
         self._fetching: dict[str, Future[Arrays]] = {}
+        #: a batch reads in one thread while another begins to fetch for the next batch
+        self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="s3")
         self._writing = threading.Semaphore(2 * CONCURRENCY)
 
     def expect(self, refs: Sequence[str]) -> None:
         """Begin to fetch these objects in order; only a few are fetched ahead of the reader."""
-        self._expected = deque(ref for ref in refs if ref not in self._held)
-        self._fetching.clear()
-        self._fetch_ahead()
+        wanted = set(refs)
+        with self._lock:
+            # what was fetched early is kept, unless that failed: it may be there by now
+            self._fetching = {
+                ref: future
+                for ref, future in self._fetching.items()
+                if ref in wanted and ref not in self._held and not (future.done() and future.exception())
+            }
+            self._expected = deque(ref for ref in refs if ref not in self._fetching)
+            self._later.clear()
+            self._fetch_ahead()
+
+    def expect_later(self, refs: Sequence[str]) -> None:
+        """Begin to fetch what the next batch reads first, after all that the current one expects."""
+        with self._lock:
+            self._later = deque(refs)
+            self._fetch_ahead()
 
     def read(self, ref: str) -> Arrays:
         """Return an object, from memory if it is there. Raises MissingInput."""
-        arrays = self._held.get(ref)
-        if arrays is not None:
-            self._held.move_to_end(ref)
-            return arrays
-        future = self._fetching.pop(ref, None)
+        with self._lock:
+            held = self._held.get(ref)
+            if held is not None:
+                self._held.move_to_end(ref)
+                return held
+            future = self._fetching.pop(ref, None)
         arrays = future.result() if future else self._fetch(ref)
-        self._fetch_ahead()
+        with self._lock:
+            self._fetch_ahead()
         self.keep(ref, arrays)
         return arrays
 
     def keep(self, ref: str, arrays: Arrays) -> None:
         """Hold an object in memory, and let the longest unused ones go."""
-        if ref not in self._held:
-            self._held_bytes += arrays.nbytes
-        self._held[ref] = arrays
-        while self._held_bytes > self._memory_bytes and len(self._held) > 1:
-            _, dropped = self._held.popitem(last=False)
-            self._held_bytes -= dropped.nbytes
+        with self._lock:
+            if ref not in self._held:
+                self._held_bytes += arrays.nbytes
+            self._held[ref] = arrays
+            while self._held_bytes > self._memory_bytes and len(self._held) > 1:
+                _, dropped = self._held.popitem(last=False)
+                self._held_bytes -= dropped.nbytes
 
     def write(self, ref: str, data: bytes) -> Future[bool]:
         """Write an output once, in the background; the future tells whether it was new."""
@@ -192,8 +212,9 @@ class Outputs:
             raise MissingInput(ref) from error
 
     def _fetch_ahead(self) -> None:
-        while self._expected and len(self._fetching) < CONCURRENCY:
-            ref = self._expected.popleft()
+        """Fetch the next ones; the lock is held."""
+        while (self._expected or self._later) and len(self._fetching) < CONCURRENCY:
+            ref = (self._expected or self._later).popleft()
             if ref not in self._held and ref not in self._fetching:
                 self._fetching[ref] = self._pool.submit(self._fetch, ref)
 

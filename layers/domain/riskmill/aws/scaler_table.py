@@ -2,16 +2,17 @@
 
 | pk | sk | attributes |
 |---|---|---|
-| `scaler` | `lease` | generation, execution, expires, stopped, demand_version, announced_until, expects, sentence |
+| `scaler` | `lease` | generation, execution, expires, stopped, demand_version, announced_until, and what it says |
 | `spend` | day (UTC) | dollars |
 
-`accounted` in the lease is when spending was last added up.
+`accounted` in the lease is when spending was last added up; what it says is `expects`, `spare` and `sentence` (`say`).
 
 One execution holds the lease, and renews it each iteration. Taking it is a compare-and-set on the generation, so of two
 executions that start at once one finds that it lost. Whoever announces demand raises `demand_version`; the scaler stops
 only if the version is still the one that it read, so no demand falls in between.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,12 +75,12 @@ class ScalerTable(ControlTable):
             {":expires": stored(now + LEASE_SECONDS), ":now": stored(now), ":mine": generation, ":no": False},
         )
 
-    def say(self, generation: int, expects: bool, sentence: str) -> None:
-        """Tell the workers whether work may come, and whoever asks what was decided last."""
+    def say(self, generation: int, expects: bool, sentence: str, spare: Sequence[str] = ()) -> None:
+        """Tell the workers whether work may come, and to which pools none, and whoever asks what was decided last."""
         self._update(
-            "SET expects = :expects, sentence = :sentence",
+            "SET expects = :expects, spare = :spare, sentence = :sentence",
             "generation = :mine",
-            {":expects": expects, ":sentence": sentence, ":mine": generation},
+            {":expects": expects, ":spare": list(spare), ":sentence": sentence, ":mine": generation},
         )
 
     def stop(self, generation: int, demand_version: int) -> bool:
@@ -90,11 +91,14 @@ class ScalerTable(ControlTable):
             {":yes": True, ":no": False, ":mine": generation, ":read": demand_version},
         )
 
-    def work_may_come(self, now: float) -> bool:
-        """Tell an idle worker whether to wait for more; yes, unless a living scaler, or one that stopped, says no."""
+    def work_may_come(self, now: float, pool: str = "") -> bool:
+        """Tell an idle worker whether to wait for more; yes, unless a living scaler, or one that stopped, says no.
+
+        A living one also says it to the workers of a pool that has tasks to spare while another has too few.
+        """
         lease = self.lease()
         believed = lease.get("stopped", False) or now < lease.get("expires", 0.0)
-        return bool(lease.get("expects", True)) or not believed
+        return not believed or (bool(lease.get("expects", True)) and pool not in lease.get("spare", ()))
 
     def _update(self, expression: str, condition: str, values: dict[str, Any]) -> bool:
         with translating("update the scaler's lease"):

@@ -125,7 +125,7 @@ class Scaling:
         if decision.action == "stop" and not self.table.stop(held.generation, int(lease.get("demand_version", 0))):
             return self._answer("wait", 0.0, decision.state, "demand came while stopping: looking again")
         if decision.action != "stop":
-            self.table.say(held.generation, decision.expects, decision.sentence)
+            self.table.say(held.generation, decision.expects, decision.sentence, decision.spare)
         return self._of(decision)
 
     def _generation(self, execution: str, held: State, lease: Mapping[str, Any], now: float) -> int:

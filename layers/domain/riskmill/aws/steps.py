@@ -23,7 +23,7 @@ from riskmill.aws.control import ControlTable
 from riskmill.aws.index import OutputIndex, index_of
 from riskmill.aws.objects import Bucket, Outputs
 from riskmill.aws.queues import send_all
-from riskmill.compute import Limits
+from riskmill.compute import Limits, inputs_of
 from riskmill.compute import run_batch as run_jobs
 from riskmill.errors import (
     AccessRefused,
@@ -34,7 +34,7 @@ from riskmill.errors import (
     TransientError,
     WorkerDied,
 )
-from riskmill.escalation import rules, split_item
+from riskmill.escalation import KILLS, rules, split_item
 from riskmill.expiry import expires_at, expiries
 from riskmill.graph import JobGraph
 from riskmill.index_events import outputs_message
@@ -60,7 +60,7 @@ from riskmill.run_files import (
 )
 from riskmill.run_options import as_run, secondary_uncertainty_of
 from riskmill.settings import Settings
-from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, settle, unaccounted
+from riskmill.settle import AVAILABLE, JobStatus, Manifest, promise_broken, said_to_kill, settle, unaccounted
 from riskmill.strategy import Sizes, Wish, demand_of, estimate_mb, place
 
 #: Names in an error message; the whole list is in the run's files.
@@ -84,6 +84,7 @@ class Steps:
         self.bucket = Bucket(settings.bucket)
         self.control = ControlTable(settings.control_table)
         self.claims = Claims(settings.control_table, settings.visibility_seconds)
+        self._prepared: tuple[tuple[Any, ...], list[Job]] | None = None
 
     @property
     def index(self) -> OutputIndex:
@@ -230,7 +231,19 @@ class Steps:
         )
         return manifest
 
+    def prepare(self, item: Mapping[str, Any]) -> None:
+        """Read a batch's jobs and begin to fetch their inputs, while another batch is at work.
+
+        It claims and counts nothing: whoever begins the batch does. Raises TransientError.
+        """
+        jobs = self._jobs(item)
+        self._prepared = (_range(item), jobs)
+        _outputs(self.settings).expect_later(inputs_of(jobs))
+
     def _jobs(self, item: Mapping[str, Any]) -> list[Job]:
+        prepared, self._prepared = self._prepared, None
+        if prepared and prepared[0] == _range(item):
+            return prepared[1]
         lines = self.bucket.get(item["object"], start=item["start"], end=item["end"]).splitlines()
         return [Job.from_dict(json.loads(line)) for line in lines]
 
@@ -255,7 +268,7 @@ class Steps:
         """Write the manifest of a job that kills whatever worker runs it."""
         run_id, batch_id = str(item["run_id"]), str(item["batch_id"])
         (job,) = self._jobs(item)
-        error = f"{job.model} version {job.version} kills its workers: {self.claims.history(item)}"
+        error = f"{job.model} version {job.version} {KILLS}: {self.claims.history(item)}"
         manifest = Manifest(run_id, batch_id, where="fargate", failed={job.key: error})
         self.bucket.put_json(f"{manifest_folder(run_id, item['round'])}{batch_id}.json", manifest.to_dict())
         self.control.end_batch(run_id, batch_id, done=0, failed=1, missing=0, left=0, seconds=0.0)
@@ -286,8 +299,9 @@ class Steps:
         run = _to_run(graph, before)
         manifests = self._manifests(run_id, round_number)
         lost = unaccounted(graph, before, run, manifests)
-        absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in lost]))
-        found = [job for job in lost if object_name(f"p:{graph.key(job)}") not in absent]
+        doubtful = [*lost, *said_to_kill(graph, manifests)]
+        absent = set(self.bucket.missing([object_name(f"p:{graph.key(job)}") for job in doubtful]))
+        found = [job for job in doubtful if object_name(f"p:{graph.key(job)}") not in absent]
         missing = {ref for manifest in manifests for ref in manifest.missing.values()}
         errors = {int(job): str(error) for job, error in self._errors(run_id).items()}
         self._index_made(run_id, manifests)
@@ -531,6 +545,11 @@ def _outputs(settings: Settings) -> Outputs:
         retention_seconds=settings.retention_seconds,
         requeue=requeue,
     )
+
+
+def _range(item: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where an item's jobs stand."""
+    return item["object"], item["start"], item["end"]
 
 
 def _to_run(graph: JobGraph, status: NDArray[np.uint8]) -> NDArray[np.bool_]:
