@@ -58,7 +58,7 @@ def queue() -> str:
 
 
 def settings(queue: str, **changed: Any) -> WorkerSettings:
-    quick: dict[str, Any] = {"idle_seconds": 0.5, "poll_seconds": 0, "heartbeat_seconds": 0.05, "grace_seconds": 0.5}
+    quick: dict[str, Any] = {"idle_seconds": 0.5, "poll_seconds": 0, "heartbeat_seconds": 0.05, "token_seconds": 0.0}
     return WorkerSettings(queue, **(quick | changed))
 
 
@@ -209,6 +209,35 @@ def test_heartbeats_go_to_the_token_and_to_the_messages_visibility_while_a_batch
     Worker(settings(queue), slow).run()
     assert sent.count("send_task_heartbeat") == sent.count("change_message_visibility") >= 3
     assert sent[0] == "send_task_heartbeat"  # a dead token is noticed before anything else
+
+
+@pytest.mark.parametrize(("more", "beats"), [({}, 1), ({"heartbeat_seconds": 0.4}, 3)])
+def test_a_token_gets_fewer_heartbeats_than_its_message_unless_it_is_awaited_sooner(
+    queue: str, monkeypatch: pytest.MonkeyPatch, more: dict[str, float], beats: int
+) -> None:
+    """Callbacks are a quota of the whole account, 500 a second; a message's visibility is not."""
+    sent: list[str] = []
+    monkeypatch.setattr(
+        clients.client("stepfunctions"), "send_task_heartbeat", lambda **given: sent.append(given["taskToken"])
+    )
+    monkeypatch.setattr(clients.client("stepfunctions"), "send_task_success", lambda **_: None)
+    seen: list[int] = []
+    real = clients.client("sqs").change_message_visibility
+
+    def visible(**given: Any) -> Any:
+        seen.append(given["VisibilityTimeout"])
+        return real(**given)
+
+    monkeypatch.setattr(clients.client("sqs"), "change_message_visibility", visible)
+
+    def slow(item: Mapping[str, Any], time_left: Callable[[], float]) -> Manifest:
+        eventually(lambda: len(seen) >= 6 and len(sent) >= beats)
+        return finished(item, time_left)
+
+    send(queue, {"token": "t", "item": ITEM | more})
+    Worker(settings(queue, token_seconds=300.0), slow).run()
+    assert len(sent) == 1 if beats == 1 else len(sent) >= beats
+    assert len(seen) > len(sent)
 
 
 def test_a_token_that_dies_during_a_batch_ends_it_at_the_next_job_and_nothing_is_answered(

@@ -69,8 +69,11 @@ class WorkerSettings:
     #: a message whose worker died is delivered again after this
     visibility_seconds: int = 120
     heartbeat_seconds: float = 30.0
-    #: how long a batch may take to reach the end of its current job when the worker is asked to stop
-    grace_seconds: float = 8.0
+    #: seconds between beats for a token (or a quarter of its HeartbeatSeconds): Step Functions takes 500 callbacks a second
+    #: of all workers together, of which 10,000 that beat every 30 s would need 333; SQS has no such limit
+    token_seconds: float = 300.0
+    #: asked to stop, a batch may end if it is about to; else its message is given back
+    grace_seconds: float = 0.5
     #: idle for so long, it stops if no running run can send work any more; 0 waits for idle_seconds in any case
     early_stop_seconds: float = 0.0
     #: the next message is taken so long before the batch in hand is thought to end; 0 takes none ahead
@@ -114,6 +117,7 @@ class _Batch:
     #: when it came, and when its last heartbeat was answered
     taken: float = field(default_factory=time.monotonic)
     beaten: float = -math.inf
+    token_beaten: float = -math.inf
     #: jobs that were begun
     begun: int = 0
     #: nobody waits for the token any more
@@ -332,11 +336,13 @@ class Worker:
                 logger.info("the answer came too late", extra={"code": code_of(refused)})
 
     def _beat(self, batch: _Batch) -> None:
-        """Beat for the token and for the message's visibility. Raises TransientError."""
+        """Beat for the message's visibility, and before it for the token when that is due. Raises TransientError."""
+        due = min(self._settings.token_seconds, float(batch.item.get("heartbeat_seconds", math.inf)) / 4)
         with translating("heartbeat"):
-            if batch.token:
+            if batch.token and time.monotonic() - batch.token_beaten >= due:
                 try:
                     client("stepfunctions").send_task_heartbeat(taskToken=batch.token)
+                    batch.token_beaten = time.monotonic()
                 except ClientError as error:
                     if code_of(error) not in DEAD_TOKEN:
                         raise
