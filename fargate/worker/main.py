@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import gettempdir
 
 #: A loop turns at least every few seconds, also while a batch is at work. One that has not for so long is stuck; its
-#: message is delivered again.
-HEALTHY_SECONDS = float(os.environ.get("VISIBILITY_SECONDS") or 120)
+#: message is delivered again. A turn without work takes as long as a poll, 5 s, however short the visibility is.
+HEALTHY_SECONDS = max(8.0, float(os.environ.get("VISIBILITY_SECONDS") or 120))
 
 #: Importing the libraries takes a while on a busy machine.
 START_SECONDS = 120.0
