@@ -249,6 +249,23 @@ def test_a_job_longer_than_the_limit_is_alone() -> None:
     assert [2] in [batch.jobs for batch in wave]
 
 
+def test_long_jobs_that_nothing_waits_for_share_the_last_wave() -> None:
+    """Fits of the gross losses (4) and of the net ones (5), two levels apart, and a table (6) behind the net (3)."""
+    graph = graph_of([[], [0], [1], [2], [1], [3], [3]], [4, 5, 6])
+    cost = seconds_of([20.0, 50.0, 50.0, 50.0, 200.0, 200.0, 50.0])
+    waves = plan_waves(graph, everything(graph), cost, PlanSettings())
+    assert [sorted(batch.jobs for batch in wave) for wave in waves] == [[[0]], [[1]], [[2]], [[3]], [[4], [5], [6]]]
+    assert [batch.wave for wave in waves for batch in wave] == [0, 1, 2, 3, 4, 4, 4]
+
+
+def test_a_long_job_that_needs_the_last_wave_takes_the_others_with_it_into_one_more() -> None:
+    graph = graph_of([[], [0], [0], [1]], [2, 3])
+    waves = plan_waves(graph, everything(graph), seconds_of([50.0, 50.0, 200.0, 200.0]), PlanSettings())
+    assert [sorted(batch.jobs for batch in wave) for wave in waves] == [[[0]], [[1]], [[2], [3]]]
+    alone = plan_waves(graph_of([[]], [0]), np.ones(1, np.bool_), seconds_of([200.0]), PlanSettings())
+    assert [[batch.jobs for batch in wave] for wave in alone] == [[[0]]]
+
+
 def test_jobs_that_share_inputs_stay_together() -> None:
     affinity = [n // 10 for n in range(200)]
     graph = graph_of([[] for _ in range(200)], range(200), affinity)

@@ -174,12 +174,22 @@ def plan_waves(
     A job whose producers in the current wave all stand in one batch joins that batch, as long as what joins is short
     (no more than half of the batch's own work, or the least worth a batch): it spares a wave and the reading of its
     inputs. If what could join a batch at once is more than that, it all goes to the next wave, where it is spread.
+
+    A job that is longer than a batch, and that no other waits for, comes last: a wave ends with its longest batch, so
+    such jobs share one wave, and only that one waits for them.
     """
     offsets, consumers, pending_array = _consumers(graph, run)
     pending, cost, affinity = pending_array.tolist(), seconds.tolist(), graph.affinity.tolist()
     ready = np.flatnonzero(run & (pending_array == 0)).tolist()
     waves: list[list[Batch]] = []
+    late: list[int] = []
     while ready:
+        ended = [j for j in ready if cost[j] > settings.max_batch_seconds and offsets[j] == offsets[j + 1]]
+        if ended:
+            late += ended
+            ready = [job for job in ready if cost[job] <= settings.max_batch_seconds or offsets[job] < offsets[job + 1]]
+        if not ready:  # what the last wave made is needed
+            return [*waves, _pack(sorted(late), len(waves), cost, affinity, settings)]
         batches = _pack(ready, len(waves), cost, affinity, settings)
         #: jobs that wait for this wave -> the one batch of it that they wait for, or -1 for several
         home: dict[int, int] = {}
@@ -217,6 +227,8 @@ def plan_waves(
         if len(waves) > MAX_WAVES:
             raise PortfolioInvalid([f"groups are nested too deep: more than {MAX_WAVES} waves of batches"])
         ready = sorted(job for job in home if pending[job] == 0 and job not in joined)
+    if late:
+        waves[-1] += _pack(sorted(late), len(waves) - 1, cost, affinity, settings)
     return waves
 
 

@@ -69,8 +69,8 @@ class WorkerSettings:
     #: a message whose worker died is delivered again after this
     visibility_seconds: int = 120
     heartbeat_seconds: float = 30.0
-    #: seconds between beats for a token (or a quarter of its HeartbeatSeconds): Step Functions takes 500 callbacks a second
-    #: of all workers together, of which 10,000 that beat every 30 s would need 333; SQS has no such limit
+    #: seconds between beats for a token (or a quarter of its HeartbeatSeconds): Step Functions takes 500 callbacks a
+    #: second of all workers together, of which 10,000 that beat every 30 s would need 333; SQS has no such limit
     token_seconds: float = 300.0
     #: asked to stop, a batch may end if it is about to; else its message is given back
     grace_seconds: float = 0.5
