@@ -308,6 +308,7 @@ def _run_facts(summary: Summary) -> list[tuple[str, str]]:
         ("Batches", f"{run.batches:,}"),
         ("Rounds", f"{run.rounds:,}"),
         ("Where they ran", ", ".join(f"{n:,} on {name}" for name, n in sorted(run.compute.items())) or UNDEFINED),
+        ("Why there", "; ".join(f"{n:,} on {why}" for why, n in sorted(run.why.items())) or UNDEFINED),
         ("Random seed", str(summary.portfolio.seed)),
         ("Secondary uncertainty", _sampling(summary)),
         ("Run", run.run_id),

@@ -39,7 +39,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     console.print(_groups(summary, console.width))
     top = summary.top("gross")
     if top is not None and top.perils:
-        console.print(_perils(summary))
+        console.print(_perils(summary, wide=console.width >= WIDE_TERMINAL))
     if summary.deals:
         console.print(_deals(summary, console.width))
     if summary.tail_fits:
@@ -48,11 +48,14 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(_records(summary, wide=console.width >= WIDE_TERMINAL))
     where = ", ".join(f"{count:,} on {name}" for name, count in sorted(run.compute.items()))
     console.print(
-        f"{run.jobs:,} jobs: {run.cached:,} cached, {run.computed:,} computed, {run.failed:,} failed; "
-        f"{run.batches:,} batches{f' ({where})' if where else ''}, "
+        f"{run.jobs:,} jobs: {run.cached:,} cached, {run.computed:,} computed{f' ({where})' if where else ''}, "
+        f"{run.failed:,} failed; {run.batches:,} batches, "
         f"{run.rounds} round{'' if run.rounds == 1 else 's'}, {duration(run.seconds)}",
         highlight=False,
     )
+    for why, count in sorted(run.why.items()):
+        if why.startswith("fargate"):
+            console.print(f"{count:,} on {why}", highlight=False)
     for error in summary.errors:
         console.print(Text(f"failed: {error.model} {error.subject}: {error.message}", style="red"))
 
@@ -91,19 +94,26 @@ def _groups(summary: Summary, width: int) -> Table:
     return table
 
 
-def _perils(summary: Summary) -> Table:
-    """Return the table of the top group's perils, gross, the largest part of the tail first."""
+def _perils(summary: Summary, *, wide: bool) -> Table:
+    """Return the table of the top group's perils, gross, the largest part of the tail first.
+
+    Standard errors stand where a terminal is wide.
+    """
     tail = f"TVaR {summary.tail * 100:g}%"
     table = Table(title="Perils (gross)", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     table.add_column("Peril", overflow="ellipsis", no_wrap=True, max_width=24)
-    for heading in ("AAL", "± s.e.", "OEP 1/100", "AEP 1/100", "co-TVaR", "± s.e.", f"of {tail}"):
+    error = ("± s.e.",) if wide else ()
+    for heading in ("AAL", *error, "OEP 1/100", "AEP 1/100", "co-TVaR", *error, f"of {tail}"):
         table.add_column(heading, justify="right", no_wrap=True)
     top = summary.top("gross")
     for peril in sorted(top.perils if top else (), key=lambda peril: -(peril.co_tvar or 0.0)):
         point = peril.at(100)
-        figures = (peril.aal, peril.aal_se, *((point.oep, point.aep) if point else (None, None)))
+        aal, co_tvar = (
+            ([peril.aal, peril.aal_se], [peril.co_tvar, peril.co_tvar_se]) if wide else ([peril.aal], [peril.co_tvar])
+        )
+        losses = (point.oep, point.aep) if point else (None, None)
         part = peril.co_tvar / summary.tvar if peril.co_tvar is not None and summary.tvar else None
-        cells = [compact(value) for value in (*figures, peril.co_tvar, peril.co_tvar_se)]
+        cells = [compact(value) for value in (*aal, *losses, *co_tvar)]
         table.add_row(Text(peril.peril), *cells, percent(part))
     return table
 

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import io
 import json
 import re
@@ -111,6 +112,25 @@ def test_report_and_terminal_say_whether_losses_were_sampled_and_who_asked(
     out = io.StringIO()
     print_summary(shown, Console(file=out, width=160))
     assert f"secondary uncertainty {text.split(',')[0]}" in out.getvalue()
+
+
+def test_report_and_terminal_say_how_many_jobs_ran_where_and_why(summary: Summary) -> None:
+    why = {"lambda: fits with margin": 9, "fargate: longer than Lambda's 900 s with a margin of 5": 2}
+    run = summary.run.model_copy(update={"compute": {"lambda": 9, "fargate": 2}, "why": why})
+    shown = summary.model_copy(update={"run": run})
+    out = io.StringIO()
+    print_summary(shown, Console(file=out, width=160))
+    for said in (out.getvalue(), html.unescape(render_report(shown))):
+        assert "2 on fargate, 9 on lambda" in said
+        assert "2 on fargate: longer than Lambda's 900 s with a margin of 5" in said
+
+
+def test_a_narrow_terminal_shows_perils_figures_whole(summary: Summary) -> None:
+    out = io.StringIO()
+    print_summary(summary, Console(file=out, width=80))
+    perils = out.getvalue().partition("Perils (gross)")[2].partition("Top ")[0]
+    assert "AAL" in perils
+    assert "…" not in perils
 
 
 def test_the_same_summary_gives_the_same_bytes(summary: Summary) -> None:

@@ -62,7 +62,7 @@ class Run(_Record):
     batches: int
     #: plan-run-settle rounds
     rounds: int
-    #: batches by where they ran, such as {"lambda": 12, "fargate": 3}
+    #: jobs by where they ran, such as {"lambda": 12, "fargate": 3}
     compute: dict[str, int] = Field(default_factory=dict)
     #: jobs by where they ran and why there, such as {"lambda: fits with margin": 90}
     why: dict[str, int] = Field(default_factory=dict)
