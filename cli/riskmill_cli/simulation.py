@@ -198,7 +198,7 @@ class _Simulation:
         self.reads, self.writes = _Bucket(reads, reads), _Bucket(writes, writes)
         self.out = Outcome()
         self.wave_began = self.last_batch = 0.0
-        self.over = self.expects = self.to_come = False
+        self.over = self.expects = self.to_come = self.scaled_in = False
         self.demand = env.event()
 
     def run(self) -> Outcome:
@@ -359,6 +359,10 @@ class _Simulation:
                 self._ended(done)
                 continue
             message.cancel()
+            if self.scaling == "service":  # such a worker does not end by itself: its service would start another
+                if self.scaled_in:
+                    return
+                continue
             idle = self.env.now - last
             if idle > given.idle or (given.early_stop and idle > given.early_stop and not self.expects):
                 return
@@ -414,8 +418,12 @@ class _Simulation:
         minute.tokens, minute.at = 0.0, self.env.now
         desired, breaches = dict.fromkeys(self.pools, 0), dict.fromkeys(self.pools, 0)
         next_point = self.env.now + quotas.TRACKING_PERIOD
-        while not (self.over and all(pool.there() <= 0 for pool in self.pools.values())):
+        while True:
             yield self.env.timeout(1.0)
+            if self.over:
+                yield self.env.timeout(quotas.TRACKING_POINTS_IN * quotas.TRACKING_PERIOD)
+                self.scaled_in = True
+                return
             point = self.env.now >= next_point
             if point:
                 next_point += quotas.TRACKING_PERIOD
@@ -428,10 +436,6 @@ class _Simulation:
                     breaches[name] = breaches[name] + 1 if metric > target else 0
                     if breaches[name] >= quotas.TRACKING_POINTS:
                         desired[name] = min(self.given.max_tasks, math.ceil(max(pool.running, 1) * metric / target))
-                if self.over:
-                    # Scaling in takes fifteen points of low metric; the workers' own idle stop is sooner, if it is on.
-                    self.expects = False
-                    desired[name] = 0
                 missing = minute.take(self.env.now, max(0, desired[name] - pool.there()))
                 if missing > 0:
                     self._launch(pool, missing)

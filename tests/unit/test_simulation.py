@@ -49,6 +49,12 @@ def test_a_service_starts_from_nothing_for_a_single_batch(size: str) -> None:
     assert outcome.seconds > quotas.TRACKING_POINTS * quotas.TRACKING_PERIOD
 
 
+def test_a_service_keeps_its_tasks_for_fifteen_points_of_its_alarm_after_the_last_batch() -> None:
+    outcome = simulate(busy(40), "service", GIVEN)
+    a_task = quotas.TRACKING_POINTS_IN * quotas.TRACKING_PERIOD
+    assert outcome.idle_seconds == pytest.approx(outcome.tasks_launched * a_task, rel=0.05)
+
+
 def test_all_work_is_done_in_no_less_than_its_time() -> None:
     waves = busy(40)
     outcome = simulate(waves, "run-task", replace(GIVEN, max_tasks=40))

@@ -23,6 +23,8 @@ SERVICE_LAUNCHES_A_MINUTE: Final = 500
 #: A target-tracking policy scales out after this many breaching one-minute data points of its alarm:
 #: https://docs.aws.amazon.com/autoscaling/application/userguide/target-tracking-scaling-policy-overview.html
 TRACKING_POINTS: Final = 3
+#: and in after this many that are well below it (same page)
+TRACKING_POINTS_IN: Final = 15
 TRACKING_PERIOD: Final = 60.0
 
 #: Events of one execution's history: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
