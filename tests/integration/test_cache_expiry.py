@@ -1,4 +1,4 @@
-"""The whole expiry flow on an embedded cloud whose days are two minutes long.
+"""The whole expiry flow on an embedded cloud whose days are a minute long.
 
 Outputs appear, are used, expire, are evicted, and the next run computes exactly those again.
 """
@@ -23,7 +23,7 @@ from rollup_cloud import Rollups, connected, fresh_seed, keys_of, tiny_portfolio
 pytestmark = [pytest.mark.cloud, pytest.mark.xdist_group("cloud")]
 
 #: Long enough for three rollups on a busy machine.
-DAY_SECONDS = 120
+DAY_SECONDS = 60
 
 
 @pytest.fixture(scope="module", params=["dynamodb", "hashfield"])
@@ -36,7 +36,7 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def short_lived(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rollups]:
-    """The application with a retention of one day, and a day of two minutes."""
+    """The application with a retention of one day, and a day of a minute."""
     state_dir: Path = tmp_path_factory.mktemp("short") / "cloud"
     parameters = {"RetentionDays": "1", "DaySeconds": str(DAY_SECONDS), "CacheExpiry": mode}
     with pytest.MonkeyPatch.context() as patch:

@@ -166,9 +166,10 @@ def _step(wide: F64, tight: F64, correlation: F64, wanted: F64) -> F64:
 
 
 def draw(laws: Laws, event: I64, number: I64) -> F64:
-    """Return losses of events (positions in `laws`) for 32-bit uniform numbers, rising with the number within a side.
+    """Return losses of events (positions in `laws`) for 32-bit uniform numbers.
 
-    A number's first bit is its side, the others its distance from the side's end.
+    A number's first bit is its side, the others its distance from the side's end. Losses rise (on the second side fall)
+    with the number within each bin, and from bin to bin in the mean; ends of neighbouring bins may overlap.
     """
     t = (number & ((1 << (UNIFORM_BITS - 1)) - 1)).astype(np.float64)
     t += 0.5
