@@ -206,7 +206,9 @@ def test_the_target_is_the_messages_of_its_own_queue_for_each_task_of_its_own_se
     assert made["settings"] == [{"name": "containerInsights", "value": "enabled"}]
     (returned,) = (metric for metric in metrics.values() if metric["ReturnData"])
     assert tracking["TargetValue"] == a_task
-    for waiting, in_hand, tasks, backlog in ((440, 0, None, 440), (440, 0, 0, 440), (100, 10, 11, 10), (0, 0, 3, 0)):
+    seen = ((100, 10, 11, 10), (0, 0, 3, 0), (0, 0, None, 0), (440, 0, None, 440 + a_task), (440, 0, 0, 440 + a_task))
+    # without a task even one message is above the target, so that a task starts for it
+    for waiting, in_hand, tasks, backlog in (*seen, (1, 0, None, 1 + a_task), (0, 1, 0, 1 + a_task)):
         assert of_metrics(returned["Expression"], waiting=waiting, inhand=in_hand, tasks=tasks) == backlog
 
 
