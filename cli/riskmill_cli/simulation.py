@@ -394,8 +394,7 @@ class _Simulation:
             if decision.action == "stop":
                 return
             if decision.action == "restart":
-                state = State(generation=state.generation + 1, tokens=state.tokens, at=state.at,
-                              carried=state.carried, present=state.present)  # fmt: skip
+                state = state.handed_over()
                 answers = []
                 yield self.env.timeout(1.0)
                 continue

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from riskmill.figure_names import PERIL_FIGURES, TAIL_FIGURES
 from riskmill.graph import topological_order
 from riskmill.models.allocation import DEAL_FIGURES, DEAL_PERIODS, DEAL_TABLES, read_ids
 from riskmill.models.contracts import layer_limit
@@ -17,9 +18,8 @@ from riskmill.models.fit_models import (
     SEVERITY_LAWS,
     SIZE_FIGURES,
 )
-from riskmill.models.metrics import EP_COLUMNS, PERIL_FIGURES
+from riskmill.models.metrics import EP_COLUMNS
 from riskmill.models.pricing import PRICE_FIGURES
-from riskmill.models.tail_fit import TAIL_FIGURES
 from riskmill.outputs import Arrays
 from riskmill.portfolio import Deal, Group, LossRecord, Portfolio
 from riskmill.results import (

@@ -22,6 +22,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from riskmill.figure_names import PERIL_FIGURES, TAIL_FIGURES
+
 type Perspective = Literal["gross", "ceded", "net"]
 
 PERSPECTIVES: tuple[Perspective, ...] = ("gross", "ceded", "net")
@@ -557,21 +559,6 @@ _DEAL_FIGURES = (
     "marginal_tvar_se",
     "net_co_tvar_se",
 )
-_PERIL_FIGURES = (
-    "aal",
-    "aal_se",
-    "sd",
-    "prob_loss",
-    "co_tvar",
-    "sd_se",
-    "prob_loss_low",
-    "prob_loss_high",
-    "tvar",
-    "tvar_se",
-    "co_tvar_se",
-    "marginal_tvar",
-    "marginal_tvar_se",
-)
 _LAYER_FIGURES = (
     "expected_loss",
     "sd",
@@ -645,11 +632,11 @@ def groups_table(summary: Summary) -> Table:
 def perils_table(summary: Summary) -> Table:
     """Each peril's figures within each group and perspective."""
     rows = [
-        (summary_id, group.group_id, group.perspective, peril.peril, *_figures(peril, _PERIL_FIGURES))
+        (summary_id, group.group_id, group.perspective, peril.peril, *_figures(peril, PERIL_FIGURES))
         for summary_id, group in summary_ids(summary)
         for peril in group.perils
     ]
-    columns = (Column("summary_id", "int32"), *_columns(("group_id", "perspective", "peril"), _PERIL_FIGURES))
+    columns = (Column("summary_id", "int32"), *_columns(("group_id", "perspective", "peril"), PERIL_FIGURES))
     return Table("perils", columns, tuple(rows))
 
 
@@ -699,31 +686,14 @@ def layers_table(summary: Summary) -> Table:
     return Table("layers", _columns(("layer_id", "deal_id", "type"), _LAYER_FIGURES), tuple(rows))
 
 
-_TAIL_FIT_FIGURES = (
-    "threshold",
-    "excesses",
-    "shape",
-    "shape_low",
-    "shape_high",
-    "scale",
-    "scale_low",
-    "scale_high",
-    "ks",
-    "ks_p",
-    "ad",
-    "ad_p",
-    "failed_share",
-)
-
-
 def tail_fits_table(summary: Summary) -> Table:
     """The fitted tails of the top group, one row a perspective, kind of loss, threshold and return period."""
     rows = [
-        (fit.perspective, fit.kind, fit.share, *_figures(fit, _TAIL_FIT_FIGURES), *point)
+        (fit.perspective, fit.kind, fit.share, *_figures(fit, TAIL_FIGURES), *point)
         for fit in summary.tail_fits
         for point in zip(fit.return_period, fit.loss, fit.low, fit.high, strict=True)
     ]
-    figures = ("share", *_TAIL_FIT_FIGURES, "return_period", "loss", "loss_low", "loss_high")
+    figures = ("share", *TAIL_FIGURES, "return_period", "loss", "loss_low", "loss_high")
     return Table("tail_fits", _columns(("perspective", "kind"), figures), tuple(rows))
 
 

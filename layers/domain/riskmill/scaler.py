@@ -174,6 +174,10 @@ class State:
     #: iterations in a row in which RunTask was throttled or refused everything
     setbacks: int = 0
 
+    def handed_over(self) -> "State":
+        """Return what an execution hands to its successor, whose iterations and history begin anew."""
+        return State.from_dict(self.to_dict() | {"iteration": 0, "events": 0})
+
     def to_dict(self) -> dict[str, Any]:
         """Return the state as JSON carries it."""
         return {name: getattr(self, name) for name in self.__slots__}

@@ -224,9 +224,7 @@ class Scaling:
     ) -> dict[str, Any]:
         logger.info(sentence, extra={"generation": state.generation, "iteration": state.iteration, "action": action})
         if action == "restart":
-            state = State(generation=state.generation, tokens=state.tokens, at=state.at, carried=state.carried,
-                          present=state.present, avoid=state.avoid, held_until=state.held_until,
-                          held_at=state.held_at, setbacks=state.setbacks)  # fmt: skip
+            state = state.handed_over()
         # Step Functions waits whole seconds; only tests, on the embedded cloud, want less.
         seconds = min(wait, self.settings.scaler_wait) if self.settings.scaler_wait else ceil(wait)
         return {

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from riskmill.errors import ModelError
+from riskmill.figure_names import PERIL_FIGURES
 from riskmill.models.occurrences import (
     F64,
     I64,
@@ -98,23 +99,6 @@ def measure(params: MeasureParams, inputs: Sequence[Arrays]) -> dict[str, Array]
 
 #: Columns of `ep_table`, as they end the names of outputs.
 EP_COLUMNS = ("", "_low", "_high", "_tvar", "_tvar_se")
-
-#: Figures of each peril by itself.
-PERIL_FIGURES = (
-    "aal",
-    "aal_se",
-    "sd",
-    "prob_loss",
-    "co_tvar",
-    "sd_se",
-    "prob_loss_low",
-    "prob_loss_high",
-    "tvar",
-    "tvar_se",
-    "co_tvar_se",
-    "marginal_tvar",
-    "marginal_tvar_se",
-)
 
 
 def ep_table(falling: F64, trials: int, periods: Sequence[int]) -> list[F64]:

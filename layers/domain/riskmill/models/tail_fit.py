@@ -16,6 +16,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from riskmill.figure_names import TAIL_FIGURES
 from riskmill.models.metrics import worst
 from riskmill.models.occurrences import (
     F64,
@@ -44,23 +45,6 @@ DIGITS = 6
 
 #: Numbers of Philox's key, beside the seed: two streams for each threshold.
 _STREAMS = {"oep": 1000, "aep": 2000}
-
-#: Figures of each threshold, in their order.
-TAIL_FIGURES = (
-    "threshold",
-    "excesses",
-    "shape",
-    "shape_low",
-    "shape_high",
-    "scale",
-    "scale_low",
-    "scale_high",
-    "ks",
-    "ks_p",
-    "ad",
-    "ad_p",
-    "failed_share",
-)
 
 type _Share = Annotated[float, Field(gt=0, lt=1)]
 
